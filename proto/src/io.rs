@@ -1,0 +1,41 @@
+//! What crosses the border between a machine and its shell besides its own inputs and outputs:
+//! where datagrams come from and go to.
+
+use std::net::SocketAddr;
+
+/// The kind of transport below a route. UDP is the first; stream carriers follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carrier {
+    /// One datagram of ours in one UDP datagram.
+    #[default]
+    Udp,
+}
+
+/// Where a datagram came from or goes to. `local` is the address it was received on, as exactly
+/// as the shell knows it: an answer given the same route leaves from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    /// What carries it.
+    pub carrier: Carrier,
+    /// Our side. At a server: the address asked. At a peer: the bound address of one of its
+    /// sockets, as the shell announced it.
+    pub local: SocketAddr,
+    /// The other side, as seen from here; never an IPv4-mapped IPv6 address.
+    pub remote: SocketAddr,
+}
+
+impl Route {
+    /// A UDP route.
+    pub const fn udp(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { carrier: Carrier::Udp, local, remote }
+    }
+}
+
+/// A datagram to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to and from where.
+    pub route: Route,
+    /// The UDP payload.
+    pub payload: Vec<u8>,
+}

@@ -1,0 +1,11 @@
+//! The rules of the P2SP rendezvous protocol: everything that can be decided without a socket,
+//! a clock, a file or a thread. `SPEC.md` beside this crate is the text it implements.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod control;
+pub mod id;
+pub mod io;
+pub mod time;
+pub mod wire;
