@@ -7,5 +7,6 @@
 pub mod control;
 pub mod id;
 pub mod io;
+pub mod session;
 pub mod time;
 pub mod wire;
