@@ -9,4 +9,5 @@ pub mod id;
 pub mod io;
 pub mod session;
 pub mod time;
+pub mod transport;
 pub mod wire;

@@ -1,0 +1,522 @@
+//! Messages that arrive, over several paths at once (SPEC section 7).
+//!
+//! * [`Transport::send`] queues a message on a channel; it stays queued until the other end's
+//!   RECEIPT covers it, over any number of sessions.
+//! * [`Transport::poll_packet`] fills packets: acknowledgements and control frames first, then
+//!   lost parts of messages, then new ones in turn over the channels. Every path has its own
+//!   packet numbers, round-trip time, congestion window and pacing.
+//! * [`Transport::handle_packet`] takes a packet apart. Loss belongs to packets, retransmission
+//!   to parts of messages: what got there in another packet is not sent again.
+//! * [`Transport::poll_message`] hands over whole messages in the order of their channel, each
+//!   once; that is what a RECEIPT certifies.
+//!
+//! After every `handle_*` and every application call, poll packets and events until `None`.
+
+mod ack;
+mod api;
+mod congestion;
+mod control;
+mod incoming;
+mod outgoing;
+mod pacing;
+mod packet;
+mod path;
+mod ranges;
+mod receive;
+mod rtt;
+mod send;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::id::{Channel, Epoch, PacketNumber, PathId, Sequence};
+use crate::time::earliest;
+use crate::wire::codec::Reader;
+use crate::wire::frame::Frame;
+pub use api::{Config, ControlFrame, Event, FrameError, PathKind, PathStats, Received, SendError};
+use control::ControlQueue;
+use incoming::Arrival;
+use packet::{Carried, Packet};
+use path::Path;
+use receive::{Inbox, Origin, Part};
+use send::{EarlyVerdict, Outbox};
+
+/// Paths with state at one time. A session numbers at most 256; few are in use at once.
+const PATHS_MAX: usize = 16;
+/// Guess of a round trip where no path was measured, for growing windows.
+const RTT_GUESS: Duration = Duration::from_millis(100);
+
+/// Everything one end keeps about the messages to and from one other end. Outlives sessions.
+#[derive(Debug)]
+pub struct Transport {
+    config: Config,
+    outbox: Outbox,
+    inbox: Inbox,
+    paths: Vec<Path>,
+    /// One bit per path id that ended in this session: its packet numbers are used up.
+    ended: Option<Box<[u64; 4]>>,
+    preferred: Option<PathId>,
+    /// Where the last part of a message came: receipts go back the same way, since the other
+    /// end may know better than we which path works.
+    message_path: Option<PathId>,
+    control: ControlQueue,
+    events: VecDeque<Event>,
+    early: Option<Box<Early>>,
+}
+
+/// Early data whose fate is not known.
+#[derive(Debug)]
+struct Early {
+    session: EarlySession,
+    control: Vec<Carried>,
+}
+
+/// Whether the session that the handshake made has started here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EarlySession {
+    Awaited,
+    Started,
+}
+
+impl Transport {
+    /// Nothing queued, no path, no session.
+    pub fn new(config: Config, _now: Instant) -> Self {
+        Self {
+            inbox: Inbox::new(&config),
+            config,
+            outbox: Outbox::default(),
+            paths: Vec::new(),
+            ended: None,
+            preferred: None,
+            message_path: None,
+            control: ControlQueue::default(),
+            events: VecDeque::new(),
+            early: None,
+        }
+    }
+
+    /// Queues a message; the answer is its place in the channel.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] is followed by [`Event::Writable`] when there is room.
+    pub fn send(
+        &mut self,
+        channel: Channel,
+        message: Bytes,
+        _now: Instant,
+    ) -> Result<Sequence, SendError> {
+        self.outbox.push(channel, message, &self.config)
+    }
+
+    /// Gives up a message whose receipt has not come; the gap is closed by SKIP. False when it
+    /// is already settled. The message may still be delivered if it was on its way.
+    pub fn cancel(&mut self, channel: Channel, sequence: Sequence, _now: Instant) -> bool {
+        let cancelled = self.outbox.cancel(channel, sequence);
+        self.note_writable();
+        cancelled
+    }
+
+    /// The next complete message in order, in turn over the channels; taking it is what a
+    /// receipt certifies.
+    pub fn poll_message(&mut self, now: Instant) -> Option<Received> {
+        let rtt = self.data_path().and_then(|index| self.paths[index].rtt.measured());
+        self.inbox.take(rtt.unwrap_or(RTT_GUESS), now)
+    }
+
+    /// The epoch that messages from the other end are numbered in; zero before the first session.
+    pub fn remote_epoch(&self) -> Epoch {
+        self.inbox.epoch().unwrap_or(Epoch(0))
+    }
+
+    /// True when `poll_message` would answer.
+    pub fn has_message(&self) -> bool {
+        self.inbox.is_readable()
+    }
+
+    /// New keys: number spaces start anew, what was in flight is queued again, SKIP states where
+    /// each used channel stands. All paths are closed and have to be opened again.
+    /// `remote_epoch` selects the receive marks (last 8 epochs are kept).
+    pub fn start_session(&mut self, remote_epoch: Epoch, now: Instant) {
+        for path in &mut self.paths {
+            for carried in path.take_all() {
+                if let Carried::Control(frame) = carried {
+                    self.control.keep(&frame);
+                }
+            }
+        }
+        self.paths = Vec::new();
+        self.ended = None;
+        (self.preferred, self.message_path) = (None, None);
+        self.control.restart();
+        self.outbox.restart(&self.config);
+        self.inbox.restart(remote_epoch, &self.config, now);
+        if let Some(early) = &mut self.early {
+            early.session = EarlySession::Started;
+        }
+    }
+
+    /// A path becomes usable for data. `payload_max`: bytes of frames in one packet on it, at
+    /// least 256. The first open path is preferred until `prefer_path` says otherwise.
+    pub fn open_path(&mut self, path: PathId, kind: PathKind, payload_max: usize, now: Instant) {
+        let Some(index) = self.ensure_path(path, now) else { return };
+        self.paths[index].open(kind, payload_max);
+        self.preferred = self.preferred.or(Some(path));
+    }
+
+    /// What a round trip on a path is likely to take, measured by other means: shortens the
+    /// first probe timeouts.
+    pub fn set_rtt_hint(&mut self, path: PathId, rtt: Duration) {
+        if let Some(index) = self.index(path)
+            && self.paths[index].rtt.measured().is_none()
+        {
+            self.paths[index].rtt = rtt::Rtt::guess(rtt);
+        }
+    }
+
+    /// The path is not to be used any more in this session; what was in flight there is resent
+    /// elsewhere.
+    pub fn close_path(&mut self, path: PathId, now: Instant) {
+        self.ended.get_or_insert_default()[usize::from(path.0 / 64)] |= 1 << (path.0 % 64);
+        if self.preferred == Some(path) {
+            self.preferred = None;
+        }
+        if let Some(index) = self.index(path) {
+            let carried = self.paths[index].take_all();
+            self.paths.remove(index);
+            self.requeue(&carried, now);
+        }
+        if self.preferred.is_none() {
+            self.preferred = self.best_path(None).map(|index| self.paths[index].id);
+        }
+    }
+
+    /// The route below a path changed (migration): RTT and congestion start anew.
+    pub fn reset_path(&mut self, path: PathId, now: Instant) {
+        if let Some(index) = self.index(path) {
+            let carried = self.paths[index].reset(now);
+            self.requeue(&carried, now);
+        }
+    }
+
+    /// Which path data prefers now; must be open. Others stay warm.
+    pub fn prefer_path(&mut self, path: PathId, _now: Instant) {
+        if self.index(path).is_some_and(|index| self.paths[index].is_open()) {
+            self.preferred = Some(path);
+        }
+    }
+
+    /// Figures of an open path.
+    pub fn path_stats(&self, path: PathId) -> Option<PathStats> {
+        self.paths[self.index(path)?].stats()
+    }
+
+    /// Frames for message 1, at most `max` bytes; `None` when nothing is queued. Counted as in
+    /// flight until `early_verdict`, which must follow; asking again before counts as rejected.
+    pub fn poll_early(&mut self, max: usize, now: Instant) -> Option<Vec<u8>> {
+        self.early_verdict(false, now);
+        let mut frames = Vec::new();
+        let mut packet = Packet::new(&mut frames, max);
+        // Messages first: a registration must come before what needs it.
+        self.outbox.write_early(&mut packet);
+        self.control.write(&mut packet, |path| path.is_none());
+        let control: Vec<Carried> = std::mem::take(&mut packet.carried)
+            .into_iter()
+            .filter(|carried| matches!(carried, Carried::Control(_)))
+            .collect();
+        if frames.is_empty() {
+            return None;
+        }
+        self.early = Some(Box::new(Early { session: EarlySession::Awaited, control }));
+        Some(frames)
+    }
+
+    /// Whether the other end took the early data. May come before or after `start_session`.
+    pub fn early_verdict(&mut self, accepted: bool, now: Instant) {
+        let Some(early) = self.early.take() else { return };
+        let verdict = match (accepted, early.session) {
+            (true, EarlySession::Started) => EarlyVerdict::Accepted,
+            (true, EarlySession::Awaited) => EarlyVerdict::AcceptedBefore,
+            (false, _) => EarlyVerdict::Rejected,
+        };
+        self.outbox.end_early(verdict);
+        if !accepted {
+            self.requeue(&early.control, now);
+        }
+    }
+
+    /// Frames of accepted early data (responder), from a sender of this epoch: MESSAGE and SKIP
+    /// are honoured, the rest is returned as control events like in `handle_packet`.
+    /// `start_session` with the same epoch follows, at once or when the session is confirmed.
+    ///
+    /// # Errors
+    /// [`FrameError`] when the frames break the rules; drop the handshake.
+    pub fn handle_early(
+        &mut self,
+        remote_epoch: Epoch,
+        frames: &[u8],
+        now: Instant,
+    ) -> Result<(), FrameError> {
+        self.inbox.begin_early(remote_epoch);
+        let was_readable = self.inbox.is_readable();
+        let mut reader = Reader::new(frames);
+        while !reader.is_empty() {
+            match Frame::decode(&mut reader).map_err(|_| MALFORMED)? {
+                Frame::Message(message) => {
+                    self.check_channel(message.channel)?;
+                    self.inbox.on_message(&message, Origin::Early, &self.config, now)?;
+                }
+                Frame::Skip(channel, below) => {
+                    self.check_channel(channel)?;
+                    self.inbox.on_skip(channel, below, now);
+                }
+                frame @ (Frame::Padding(_)
+                | Frame::Ping
+                | Frame::Observed(_)
+                | Frame::Ack(_)
+                | Frame::Receipt(..)
+                | Frame::Window(..)
+                | Frame::Blocked(..)
+                | Frame::Confirm
+                | Frame::PathChallenge(_)
+                | Frame::PathResponse(_)
+                | Frame::PathRetire(_)
+                | Frame::Candidates(_)
+                | Frame::Rekey(_)
+                | Frame::Close(..)
+                | Frame::Open(_)
+                | Frame::Unknown(_)) => self.pass_on(&frame, PathId::SERVER)?,
+            }
+        }
+        self.note_readable(was_readable);
+        Ok(())
+    }
+
+    /// An authenticated packet of the running session. Frames not owned here come out of
+    /// `poll_event` as [`Event::Control`].
+    ///
+    /// # Errors
+    /// [`FrameError`] when the other end broke the rules; close the session.
+    pub fn handle_packet(
+        &mut self,
+        number: PacketNumber,
+        frames: &[u8],
+        now: Instant,
+    ) -> Result<(), FrameError> {
+        if frames.is_empty() {
+            return Err(FrameError(400, "packet without frames"));
+        }
+        let index = self.ensure_path(number.path(), now);
+        if let Some(index) = index
+            && self.paths[index].received.contains(number.count())
+        {
+            self.paths[index].received.hurry(now);
+            return Ok(());
+        }
+        let was_readable = self.inbox.is_readable();
+        let mut arrival = Arrival { path: number.path(), eliciting: false, part: Part::Stored };
+        let mut reader = Reader::new(frames);
+        while !reader.is_empty() {
+            let frame = Frame::decode(&mut reader).map_err(|_| MALFORMED)?;
+            self.handle_frame(&frame, &mut arrival, now)?;
+        }
+        self.note_readable(was_readable);
+        self.note_writable();
+        self.note_arrival(number, &arrival, now);
+        Ok(())
+    }
+
+    /// Appends the frames of the next packet to `out` and names its number, or `None` when
+    /// nothing may be sent now. Call until `None`.
+    pub fn poll_packet(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<PacketNumber> {
+        let data_path = self.data_path();
+        if let Some(index) = data_path
+            && let Some(number) = self.fill(index, data_path, out, now)
+        {
+            return Some(number);
+        }
+        (0..self.paths.len())
+            .filter(|index| Some(*index) != data_path)
+            .find_map(|index| self.fill(index, data_path, out, now))
+    }
+
+    /// Sends a control frame. On `path` if given, else on the preferred one. Lost reliable frames
+    /// are sent again and may then arrive twice.
+    pub fn control(&mut self, frame: ControlFrame, path: Option<PathId>, now: Instant) {
+        if let Some(path) = path
+            && self.ensure_path(path, now).is_none()
+        {
+            return;
+        }
+        self.control.push(frame, path);
+    }
+
+    /// Ack-eliciting CONFIRM on `path` soon (probing a standby path, confirming a session).
+    pub fn probe(&mut self, path: PathId, now: Instant) {
+        if let Some(index) = self.ensure_path(path, now) {
+            self.paths[index].confirm_due = true;
+        }
+    }
+
+    /// Looks after losses and silent paths.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for index in 0..self.paths.len() {
+            let path = &mut self.paths[index];
+            if path.is_loss_due(now) {
+                let lost = path.detect_lost(now);
+                self.requeue(&lost, now);
+            } else if path.deadline().is_some_and(|(at, _)| at <= now) {
+                self.on_probe_timeout(index, now);
+            }
+        }
+    }
+
+    /// The earliest deadline and its name.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let data_path = self.data_path();
+        let paths = self.paths.iter().flat_map(|path| {
+            let ack = path.received.due().map(|at| (at, "acknowledgement"));
+            let pacing = path.paced_until.map(|at| (at, "pacing"));
+            [path.deadline(), ack.filter(|_| data_path.is_some()), pacing]
+        });
+        // Where the window or the pacer holds it back, their ends wake us.
+        let free = self.receipt_path().is_some_and(|index| self.paths[index].is_free());
+        let receipt = self.inbox.due().filter(|_| free).map(|at| (at, "receipt"));
+        paths.fold(receipt, earliest)
+    }
+
+    /// What happened, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front();
+        if self.events.is_empty() && self.events.capacity() > 0 {
+            self.events = VecDeque::new();
+        }
+        event
+    }
+
+    /// Nothing unsent, unacknowledged or unreceipted.
+    pub fn is_idle(&self) -> bool {
+        self.outbox.is_idle()
+            && self.control.is_empty()
+            && self.early.is_none()
+            && self.inbox.due().is_none()
+            && !self.inbox.has_window()
+            && self.paths.iter().all(|path| !path.has_in_flight() && !path.confirm_due)
+    }
+
+    /// Whether a receipt waits to be sent, or may be lost on its way.
+    pub fn owes_receipts(&self) -> bool {
+        let newest = |carried: &Carried| self.inbox.is_newest_receipt(carried);
+        self.inbox.due().is_some() || self.paths.iter().any(|path| path.in_flight().any(newest))
+    }
+
+    /// Largest probe timeout over the open paths.
+    pub fn probe_timeout(&self) -> Duration {
+        let open = self.paths.iter().filter(|path| path.is_open());
+        open.map(Path::probe_timeout).max().unwrap_or(3 * RTT_GUESS)
+    }
+}
+
+impl Transport {
+    /// Where data goes: the preferred path, or the best other one while that is suspect.
+    fn data_path(&self) -> Option<usize> {
+        let preferred = self.preferred.and_then(|path| self.index(path));
+        match preferred {
+            Some(index) if !self.paths[index].suspect => Some(index),
+            Some(index) => {
+                let other = self.best_path(Some(index));
+                other.filter(|other| !self.paths[*other].suspect).or(Some(index))
+            }
+            None => self.best_path(None),
+        }
+    }
+
+    /// Where receipts go: back where messages came from, else with the data.
+    fn receipt_path(&self) -> Option<usize> {
+        let back = self.message_path.and_then(|path| self.index(path));
+        let usable =
+            back.filter(|index| self.paths[*index].is_open() && !self.paths[*index].suspect);
+        usable.or_else(|| self.data_path())
+    }
+
+    /// The path for what the data path may not deliver.
+    fn standby(&self) -> Option<usize> {
+        self.data_path().and_then(|index| self.best_path(Some(index)))
+    }
+
+    /// The best open path other than `but`: one that answers before one that does not, then
+    /// direct before relayed.
+    fn best_path(&self, but: Option<usize>) -> Option<usize> {
+        let open = (0..self.paths.len()).filter(|index| self.paths[*index].is_open());
+        open.filter(|index| Some(*index) != but).min_by_key(|index| {
+            let path = &self.paths[*index];
+            (
+                path.suspect,
+                !path.is_proven(),
+                path.kind != Some(PathKind::Direct),
+                path.probe_timeout(),
+            )
+        })
+    }
+
+    fn on_probe_timeout(&mut self, index: usize, now: Instant) {
+        let path = &mut self.paths[index];
+        let (id, became_suspect) = (path.id, path.on_probe_timeout());
+        let oldest = path.in_flight().find(|carried| self.outbox.is_unacked(carried)).cloned();
+        let again: Vec<Carried> = if became_suspect {
+            path.in_flight().cloned().collect()
+        } else {
+            oldest.into_iter().collect()
+        };
+        self.requeue(&again, now);
+        if became_suspect {
+            self.events.push_back(Event::PathSuspect(id));
+        }
+    }
+
+    /// What these packets carried is to be sent again where it still matters.
+    fn requeue(&mut self, lost: &[Carried], now: Instant) {
+        for carried in lost {
+            self.outbox.on_lost(carried);
+            self.inbox.on_lost(carried, now);
+            if let Carried::Control(frame) = carried {
+                self.control.on_lost(frame);
+            }
+        }
+    }
+
+    fn index(&self, path: PathId) -> Option<usize> {
+        self.paths.iter().position(|other| other.id == path)
+    }
+
+    fn has_ended(&self, path: PathId) -> bool {
+        let word = self.ended.as_ref().map_or(0, |ended| ended[usize::from(path.0 / 64)]);
+        word >> (path.0 % 64) & 1 == 1
+    }
+
+    /// The state of a path, made if needed; `None` for one that ended, or when there are too
+    /// many.
+    fn ensure_path(&mut self, path: PathId, now: Instant) -> Option<usize> {
+        if let Some(index) = self.index(path) {
+            return Some(index);
+        }
+        if self.has_ended(path) {
+            return None;
+        }
+        if self.paths.len() >= PATHS_MAX {
+            // The other end must not be able to use up the places.
+            let unused = self.paths.iter().position(Path::is_unused)?;
+            self.paths.remove(unused);
+        }
+        self.paths.reserve_exact(1);
+        self.paths.push(Path::new(path, now));
+        Some(self.paths.len() - 1)
+    }
+}
+
+const MALFORMED: FrameError = FrameError(400, "malformed frame");

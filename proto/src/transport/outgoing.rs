@@ -1,0 +1,179 @@
+//! Filling packets: acknowledgements, frames of others, receipts, messages, second copies.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::packet::{Carried, Packet};
+use super::{PathKind, Transport};
+use crate::id::{Channel, PacketNumber, PathId, Sequence};
+use crate::wire::frame::{Ack, Frame};
+
+impl Transport {
+    /// The next packet for one path.
+    pub(super) fn fill(
+        &mut self,
+        index: usize,
+        data_path: Option<usize>,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<PacketNumber> {
+        let mut packet = Packet::new(out, self.paths[index].payload_max.into());
+        let carries_data = data_path == Some(index);
+        let ack_due = self.write_acks(index, carries_data, &mut packet, now);
+        let acks = packet.len();
+        let id = self.paths[index].id;
+        self.control.write(&mut packet, |path| path.map_or(carries_data, |path| path == id));
+        if self.paths[index].may_send(now) {
+            self.write_frames(index, carries_data, ack_due, &mut packet, now);
+        } else if !self.wants_to_send(index, carries_data, now) {
+            self.paths[index].paced_until = None;
+        }
+        if packet.len() == 0 || (packet.len() == acks && !ack_due) {
+            packet.abandon();
+            return None;
+        }
+        Some(self.commit(index, data_path, packet, now))
+    }
+
+    /// Adds the ACK of the path itself and, on the data path, those that are wanted elsewhere.
+    /// Answers whether one of them must leave now.
+    fn write_acks(
+        &mut self,
+        index: usize,
+        carries_data: bool,
+        packet: &mut Packet<'_>,
+        now: Instant,
+    ) -> bool {
+        let (here, standby) = (self.paths[index].id, self.standby());
+        let mut due = false;
+        for (other, path) in self.paths.iter_mut().enumerate() {
+            let own = path.id == here;
+            let homeless = carries_data && !path.is_open() && path.received.due().is_some();
+            let guest = !own
+                && path.received.wanted_elsewhere()
+                && (carries_data || (standby == Some(index)));
+            if !(own && path.is_open() || homeless || guest)
+                || (own && path.received.due().is_none())
+            {
+                continue;
+            }
+            let (ranges, age) = path.received.report(now);
+            let Some(ack) = Ack::new(path.id, ranges, age) else { continue };
+            let carried = Carried::Ack { path: path.id, largest: ack.largest };
+            if !packet.push_carried(&Frame::Ack(ack), carried) {
+                continue;
+            }
+            debug_assert!(own == (other == index), "path ids are unique");
+            due |= guest || path.received.due().is_some_and(|at| at <= now);
+        }
+        due
+    }
+
+    /// Adds what congestion control has let go.
+    fn write_frames(
+        &mut self,
+        index: usize,
+        carries_data: bool,
+        ack_due: bool,
+        packet: &mut Packet<'_>,
+        now: Instant,
+    ) {
+        let path = &mut self.paths[index];
+        if path.confirm_due && packet.push(&Frame::Confirm) {
+            path.confirm_due = false;
+        }
+        let company = ack_due || packet.is_ack_eliciting();
+        let receipts = self.has_receipts(now) || carries_data && self.outbox.has_work();
+        if self.receipt_path() == Some(index) && (company || receipts) {
+            self.inbox.write(packet);
+        }
+        if carries_data {
+            self.outbox.write(packet);
+        }
+        self.write_copies(index, packet);
+        if self.paths[index].probes > 0 && !packet.is_ack_eliciting() {
+            packet.push(&Frame::Confirm);
+        }
+    }
+
+    fn write_copies(&mut self, index: usize, packet: &mut Packet<'_>) {
+        let path = &mut self.paths[index];
+        while let Some((channel, sequence)) = path.copies.front().copied() {
+            if !self.outbox.write_copy(channel, sequence, packet) {
+                return;
+            }
+            path.copies.pop_front();
+        }
+        if path.copies.capacity() > 0 {
+            path.copies = VecDeque::new();
+        }
+    }
+
+    /// The packet leaves: numbers, records and second copies.
+    fn commit(
+        &mut self,
+        index: usize,
+        data_path: Option<usize>,
+        packet: Packet<'_>,
+        now: Instant,
+    ) -> PacketNumber {
+        let size = packet.len();
+        let eliciting = packet.is_ack_eliciting();
+        let Packet { carried, first_sent, .. } = packet;
+        let here = self.paths[index].id;
+        for carried in &carried {
+            if let Carried::Ack { path, .. } = carried {
+                self.note_ack_said(*path, here);
+            }
+        }
+        if data_path == Some(index) {
+            self.queue_copies(index, &first_sent);
+        }
+        let count = self.paths[index].on_sent(size, eliciting.then_some(carried), now);
+        PacketNumber::new(here, count)
+    }
+
+    fn note_ack_said(&mut self, path: PathId, on: PathId) {
+        let Some(index) = self.index(path) else { return };
+        let path = &mut self.paths[index];
+        if path.id != on {
+            path.received.said_elsewhere();
+        }
+        if path.id == on || !path.is_open() {
+            path.received.said();
+        }
+    }
+
+    /// While it is not certain that the data path works, small messages go twice.
+    fn queue_copies(&mut self, data_path: usize, messages: &[(Channel, Sequence)]) {
+        if messages.is_empty() || !self.is_uncertain(data_path) {
+            return;
+        }
+        let Some(other) = self.best_path(Some(data_path)) else { return };
+        for (channel, sequence) in messages {
+            if self.outbox.claim_copy(*channel, *sequence) {
+                self.paths[other].queue_copy(*channel, *sequence);
+            }
+        }
+    }
+
+    fn is_uncertain(&self, data_path: usize) -> bool {
+        let preferred = self.preferred.and_then(|path| self.index(path));
+        let path = &self.paths[preferred.unwrap_or(data_path)];
+        path.kind == Some(PathKind::Relay) || path.suspect || !path.is_proven()
+    }
+
+    /// Whether the path has anything for which the pacer matters.
+    fn wants_to_send(&self, index: usize, carries_data: bool, now: Instant) -> bool {
+        let path = &self.paths[index];
+        path.confirm_due
+            || !path.copies.is_empty()
+            || carries_data && self.outbox.has_work()
+            || self.receipt_path() == Some(index) && self.has_receipts(now)
+    }
+
+    /// Whether a RECEIPT or WINDOW must leave now.
+    fn has_receipts(&self, now: Instant) -> bool {
+        self.inbox.due().is_some_and(|at| at <= now) || self.inbox.has_window()
+    }
+}

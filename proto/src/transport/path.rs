@@ -1,0 +1,346 @@
+//! One path: its packet numbers, what is in flight on it and how it fares.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::ack::Received;
+use super::congestion::Cubic;
+use super::pacing::{Pacer, Rate};
+use super::packet::{Carried, Sent};
+use super::rtt::{ACK_DELAY_MAX, Rtt};
+use super::{FrameError, PathKind, PathStats};
+use crate::id::{Channel, PathId, Sequence};
+use crate::wire::frame::Ack;
+
+/// Packets acknowledged after one until it counts as lost (RFC 9002 section 6.1.1).
+const PACKET_THRESHOLD: u64 = 3;
+/// Unanswered probe timeouts after which traffic also goes elsewhere.
+const SUSPECT_AFTER: u8 = 2;
+/// Probe intervals up to [`PROBE_MAX`] before they grow to [`PROBE_MAX_LATE`].
+const PROBES_EARLY: u8 = 8;
+/// A silent path is probed at least this often at first...
+const PROBE_MAX: Duration = Duration::from_secs(2);
+/// ...and this often when it stays silent.
+const PROBE_MAX_LATE: Duration = Duration::from_secs(10);
+/// Bounds the table of sent packets: above the largest congestion window in full packets.
+const SENT_MAX: usize = 16 << 10;
+/// Second copies that wait for this path; beyond it a message goes without.
+const COPIES_MAX: usize = 64;
+/// Bytes of frames in a packet on a path that is not open: challenges and their answers.
+const PAYLOAD_CLOSED: u16 = 256;
+
+/// State of one path within one session.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) id: PathId,
+    /// `None` until the owner opens it.
+    pub(super) kind: Option<PathKind>,
+    pub(super) payload_max: u16,
+    pub(super) received: Received,
+    pub(super) suspect: bool,
+    pub(super) confirm_due: bool,
+    /// Packets that may leave in spite of the congestion window.
+    pub(super) probes: u8,
+    probe_count: u8,
+    next: u64,
+    pub(super) rtt: Rtt,
+    congestion: Cubic,
+    pacer: Pacer,
+    sent: VecDeque<Sent>,
+    in_flight: u64,
+    largest_acked: Option<u64>,
+    loss_at: Option<Instant>,
+    last_eliciting: Instant,
+    /// When the pacer lets the next packet go, if it holds one back.
+    pub(super) paced_until: Option<Instant>,
+    last_ack: Option<Instant>,
+    lost_total: u64,
+    /// Small messages that are to go here as well.
+    pub(super) copies: VecDeque<(Channel, Sequence)>,
+}
+
+/// What an acknowledgement or a timeout settled.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) acked: Vec<Carried>,
+    pub(super) lost: Vec<Carried>,
+    pub(super) recovered: bool,
+}
+
+impl Path {
+    pub(super) fn new(id: PathId, now: Instant) -> Self {
+        Self {
+            id,
+            kind: None,
+            payload_max: PAYLOAD_CLOSED,
+            received: Received::default(),
+            suspect: false,
+            confirm_due: false,
+            probes: 0,
+            probe_count: 0,
+            next: 0,
+            rtt: Rtt::new(),
+            congestion: Cubic::new(PAYLOAD_CLOSED),
+            pacer: Pacer::new(now),
+            sent: VecDeque::new(),
+            in_flight: 0,
+            largest_acked: None,
+            loss_at: None,
+            last_eliciting: now,
+            paced_until: None,
+            last_ack: None,
+            lost_total: 0,
+            copies: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self, kind: PathKind, payload_max: usize) {
+        self.payload_max = u16::try_from(payload_max).unwrap_or(u16::MAX).max(PAYLOAD_CLOSED);
+        if self.kind.replace(kind).is_none() {
+            self.congestion = Cubic::new(self.payload_max);
+        }
+    }
+
+    /// The route changed: what was measured is void, what is in flight may be lost.
+    pub(super) fn reset(&mut self, now: Instant) -> Vec<Carried> {
+        self.rtt = Rtt::new();
+        self.congestion = Cubic::new(self.payload_max);
+        self.pacer = Pacer::new(now);
+        (self.probe_count, self.suspect, self.loss_at) = (0, false, None);
+        self.take_all()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.kind.is_some()
+    }
+
+    /// Whether anything sent here was ever acknowledged.
+    pub(super) fn is_proven(&self) -> bool {
+        self.largest_acked.is_some()
+    }
+
+    /// Whether its packet numbers never left: it may be forgotten.
+    pub(super) fn is_unused(&self) -> bool {
+        self.kind.is_none() && self.next == 0
+    }
+
+    pub(super) fn has_in_flight(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    pub(super) fn queue_copy(&mut self, channel: Channel, sequence: Sequence) {
+        if self.copies.len() < COPIES_MAX {
+            self.copies.push_back((channel, sequence));
+        }
+    }
+
+    /// Whether congestion control and pacing let an ack-eliciting packet go.
+    pub(super) fn may_send(&mut self, now: Instant) -> bool {
+        self.paced_until = None;
+        if self.probes > 0 {
+            return true;
+        }
+        if self.in_flight >= self.congestion.window() || self.sent.len() >= SENT_MAX {
+            return false;
+        }
+        if let Some(rtt) = self.rtt.measured() {
+            let slow_start = self.congestion.in_slow_start();
+            let rate = Rate::new(self.congestion.window(), rtt, slow_start);
+            self.paced_until = self.pacer.delay(rate, self.payload_max.into(), now);
+        }
+        self.paced_until.is_none()
+    }
+
+    /// Whether neither the window nor the pacer held back the last packet.
+    pub(super) fn is_free(&self) -> bool {
+        self.paced_until.is_none() && self.in_flight < self.congestion.window()
+    }
+
+    /// A packet of `size` bytes leaves; answers its count.
+    pub(super) fn on_sent(
+        &mut self,
+        size: usize,
+        carried: Option<Vec<Carried>>,
+        now: Instant,
+    ) -> u64 {
+        let count = self.next;
+        self.next += 1;
+        self.pacer.spend(size as u64);
+        // A path that is not open is the owner's to probe.
+        if let Some(carried) = carried.filter(|_| self.is_open()) {
+            if self.sent.len() >= SENT_MAX && self.suspect {
+                // Only probes of a dead path get here, and what it carried went elsewhere.
+                self.pop_oldest();
+            }
+            self.probes = self.probes.saturating_sub(1);
+            self.last_eliciting = now;
+            self.in_flight += size as u64;
+            self.sent.push_back(Sent { count, at: now, size: size as u16, carried });
+        }
+        count
+    }
+
+    /// An acknowledgement of packets sent here. `measurable` when it came on this very path.
+    pub(super) fn on_ack(
+        &mut self,
+        ack: &Ack<'_>,
+        measurable: bool,
+        now: Instant,
+    ) -> Result<Settled, FrameError> {
+        if ack.largest >= self.next {
+            return Err(FrameError(400, "acknowledgement of a packet never sent"));
+        }
+        let mut settled = Settled::default();
+        let in_flight = self.in_flight;
+        let newly = self.take_acked(ack);
+        let Some(newest) = newly.last() else { return Ok(settled) };
+        if measurable && newest.count == ack.largest {
+            let latest = now.saturating_duration_since(newest.at);
+            self.rtt.update(latest, Duration::from_micros(ack.delay_us));
+        }
+        self.largest_acked = self.largest_acked.max(Some(ack.largest));
+        self.last_ack = Some(now);
+        self.probe_count = 0;
+        settled.recovered = std::mem::take(&mut self.suspect);
+        let used = in_flight * 2 >= self.congestion.window();
+        for sent in newly {
+            if used {
+                self.congestion.on_ack(sent.size.into(), sent.at, self.rtt.smoothed(), now);
+            }
+            settled.acked.extend(sent.carried);
+        }
+        settled.lost = self.detect_lost(now);
+        self.shrink();
+        Ok(settled)
+    }
+
+    /// Takes out what RFC 9002 section 6.1 counts as lost now.
+    pub(super) fn detect_lost(&mut self, now: Instant) -> Vec<Carried> {
+        self.loss_at = None;
+        let Some(largest) = self.largest_acked else { return Vec::new() };
+        let delay = self.rtt.loss_delay();
+        let mut lost = Vec::new();
+        let (mut first, mut last) = (None, None);
+        while let Some(oldest) = self.sent.front() {
+            if oldest.count > largest {
+                break;
+            }
+            let late = now.saturating_duration_since(oldest.at) >= delay;
+            if !late && largest - oldest.count < PACKET_THRESHOLD {
+                self.loss_at = Some(oldest.at + delay);
+                break;
+            }
+            let Some(sent) = self.pop_oldest() else { break };
+            self.lost_total += 1;
+            first = first.or(Some(sent.at));
+            last = Some(sent.at);
+            lost.extend(sent.carried);
+        }
+        if let (Some(first), Some(last)) = (first, last) {
+            self.congestion.on_loss(last, now);
+            if last.saturating_duration_since(first) > 3 * self.rtt.probe_timeout() {
+                self.congestion.on_persistent_congestion();
+            }
+        }
+        lost
+    }
+
+    /// Earliest of loss detection and probe timeout.
+    pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        if let Some(at) = self.loss_at {
+            return Some((at, "packet loss"));
+        }
+        (!self.sent.is_empty() && self.probes == 0)
+            .then(|| (self.last_eliciting + self.probe_interval(), "probe timeout"))
+    }
+
+    /// Loss detection is due.
+    pub(super) fn is_loss_due(&self, now: Instant) -> bool {
+        self.loss_at.is_some_and(|at| at <= now)
+    }
+
+    /// A probe is due: one packet may leave in spite of the window. Answers whether the path
+    /// became suspect.
+    pub(super) fn on_probe_timeout(&mut self) -> bool {
+        self.probe_count = self.probe_count.saturating_add(1);
+        self.probes = 1;
+        let suspect = self.probe_count >= SUSPECT_AFTER;
+        suspect && !std::mem::replace(&mut self.suspect, suspect)
+    }
+
+    /// What the oldest packets in flight carry.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = &Carried> {
+        self.sent.iter().flat_map(|sent| &sent.carried)
+    }
+
+    /// Forgets everything in flight.
+    pub(super) fn take_all(&mut self) -> Vec<Carried> {
+        self.in_flight = 0;
+        self.loss_at = None;
+        std::mem::take(&mut self.sent).into_iter().flat_map(|sent| sent.carried).collect()
+    }
+
+    pub(super) fn probe_timeout(&self) -> Duration {
+        self.rtt.probe_timeout()
+    }
+
+    pub(super) fn stats(&self) -> Option<PathStats> {
+        Some(PathStats {
+            kind: self.kind?,
+            rtt: self.rtt.measured(),
+            probe_timeout: self.rtt.probe_timeout(),
+            congestion_window: self.congestion.window(),
+            in_flight: self.in_flight,
+            lost: self.lost_total,
+            sent: self.next,
+            last_ack: self.last_ack,
+        })
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub(super) fn heap(&self) -> usize {
+        assert_eq!(
+            (self.sent.capacity(), self.copies.capacity()),
+            (0, 0),
+            "something is in flight"
+        );
+        self.received.heap()
+    }
+
+    fn probe_interval(&self) -> Duration {
+        let limit = if self.probe_count <= PROBES_EARLY { PROBE_MAX } else { PROBE_MAX_LATE };
+        let base = self.rtt.probe_timeout();
+        // The second probe follows as fast as the first: it decides whether traffic moves.
+        let doubled = base.saturating_mul(1 << self.probe_count.saturating_sub(1).min(16));
+        // A path that is slower than the limit still gets its own time.
+        doubled.min(limit.max(base + ACK_DELAY_MAX))
+    }
+
+    /// Takes acknowledged packets out of the table, oldest first.
+    fn take_acked(&mut self, ack: &Ack<'_>) -> Vec<Sent> {
+        let mut acked = Vec::new();
+        for (low, high) in ack.ranges() {
+            let from = self.sent.partition_point(|sent| sent.count < low);
+            let to = self.sent.partition_point(|sent| sent.count <= high);
+            if from < to {
+                acked.extend(self.sent.drain(from..to).rev());
+            }
+        }
+        acked.reverse();
+        self.in_flight -= acked.iter().map(|sent| u64::from(sent.size)).sum::<u64>();
+        acked
+    }
+
+    fn pop_oldest(&mut self) -> Option<Sent> {
+        let sent = self.sent.pop_front()?;
+        self.in_flight -= u64::from(sent.size);
+        Some(sent)
+    }
+
+    fn shrink(&mut self) {
+        if self.sent.is_empty() && self.sent.capacity() > 0 {
+            self.sent = VecDeque::new();
+        }
+    }
+}

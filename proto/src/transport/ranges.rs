@@ -1,0 +1,101 @@
+//! Sets of byte positions inside one message.
+
+/// Sorted, disjoint, not adjacent half-open ranges.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ranges(Vec<(u32, u32)>);
+
+impl Ranges {
+    /// Adds a range; says how many positions were not there before.
+    pub(super) fn insert(&mut self, start: u32, end: u32) -> u32 {
+        if start >= end {
+            return 0;
+        }
+        let from = self.0.partition_point(|range| range.1 < start);
+        let to = self.0.partition_point(|range| range.0 <= end);
+        let touched = &self.0[from..to];
+        let known: u32 = touched.iter().map(|r| r.1.min(end).saturating_sub(r.0.max(start))).sum();
+        let low = touched.first().map_or(start, |r| r.0.min(start));
+        let high = touched.last().map_or(end, |r| r.1.max(end));
+        self.0.splice(from..to, [(low, high)]);
+        end - start - known
+    }
+
+    /// Takes a range out.
+    pub(super) fn remove(&mut self, start: u32, end: u32) {
+        let from = self.0.partition_point(|range| range.1 <= start);
+        let to = self.0.partition_point(|range| range.0 < end);
+        if from >= to {
+            return;
+        }
+        let left = (self.0[from].0, start);
+        let right = (end, self.0[to - 1].1);
+        let kept = [left, right].into_iter().filter(|r| r.0 < r.1);
+        self.0.splice(from..to, kept);
+    }
+
+    /// The lowest range.
+    pub(super) fn first(&self) -> Option<(u32, u32)> {
+        self.0.first().copied()
+    }
+
+    /// Whether the set is exactly `0..end`.
+    pub(super) fn is_whole(&self, end: u32) -> bool {
+        self.0 == [(0, end)]
+    }
+
+    /// Whether every position of `start..end` is there.
+    pub(super) fn covers(&self, start: u32, end: u32) -> bool {
+        let at = self.0.partition_point(|range| range.1 < end);
+        self.0.get(at).is_some_and(|range| range.0 <= start && end <= range.1)
+    }
+
+    /// The parts of `start..end` that are not there.
+    pub(super) fn missing(&self, start: u32, end: u32) -> Vec<(u32, u32)> {
+        let mut rest = Self(vec![(start, end)]);
+        let from = self.0.partition_point(|range| range.1 <= start);
+        for range in self.0[from..].iter().take_while(|range| range.0 < end) {
+            rest.remove(range.0, range.1);
+        }
+        rest.0
+    }
+
+    /// How many ranges the set consists of.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn ranges_are_a_set_of_numbers(steps in prop::collection::vec((any::<bool>(), 0u32..40, 1u32..12), 0..40)) {
+            let (mut ranges, mut model) = (Ranges::default(), BTreeSet::new());
+            for (add, start, len) in steps {
+                let end = start + len;
+                if add {
+                    let fresh = (start..end).filter(|n| model.insert(*n)).count();
+                    prop_assert_eq!(ranges.insert(start, end) as usize, fresh);
+                } else {
+                    ranges.remove(start, end);
+                    model.retain(|n| !(start..end).contains(n));
+                }
+                let listed: Vec<u32> = ranges.0.iter().flat_map(|r| r.0..r.1).collect();
+                prop_assert_eq!(&listed, &model.iter().copied().collect::<Vec<_>>());
+                prop_assert!(ranges.0.windows(2).all(|w| w[0].1 < w[1].0), "adjacent: {:?}", ranges.0);
+                prop_assert_eq!(ranges.covers(start, end), (start..end).all(|n| model.contains(&n)));
+                let missing: Vec<u32> = ranges.missing(start, end).iter().flat_map(|r| r.0..r.1).collect();
+                prop_assert_eq!(missing, (start..end).filter(|n| !model.contains(n)).collect::<Vec<_>>());
+            }
+        }
+    }
+}
