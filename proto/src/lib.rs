@@ -10,4 +10,5 @@ pub mod io;
 pub mod session;
 pub mod time;
 pub mod transport;
+pub mod traversal;
 pub mod wire;

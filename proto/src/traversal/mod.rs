@@ -1,0 +1,554 @@
+//! Finding a direct path: an ICE-like agent for two parties that trust one server (SPEC section
+//! 9; terms of RFC 8445).
+//!
+//! - The server tells both sides each other's candidates in one moment; both check every pair at
+//!   once. An authentic answer *validates* a pair for the side that asked.
+//! - An authentic request is answered at once to where it came from, makes an unknown source a
+//!   peer-reflexive candidate, and calls forth a check back.
+//! - The controlling side nominates the first pair it validates and moves to a clearly better
+//!   one later. The controlled side follows the newest nomination on a pair it validated itself.
+//! - The chosen path is checked when idle. When it is lost, a new round begins at once; after a
+//!   round without success, single checks go on in the background, ever more rarely.
+//!
+//! Sockets, interfaces and the decision what travels over a chosen path are the owner's.
+
+mod candidate;
+mod checks;
+mod pair;
+mod round;
+mod watch;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
+
+use crate::id::CheckTag;
+use crate::io::{Carrier, Route, Transmit};
+use crate::time::earliest;
+use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind, Candidates};
+use crate::wire::stun::canonical;
+use candidate::{LocalSet, RemoteSet, SOCKETS_MAX};
+use checks::{Incoming, Purpose, Signer, Transaction};
+use pair::Pair;
+use round::{Round, Step};
+use watch::{Due, Nomination, Watch};
+
+/// Who nominates: the smaller static key is controlling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Chooses the path.
+    Controlling,
+    /// Follows the choice.
+    Controlled,
+}
+
+/// What two peers know of each other before the first check.
+pub struct Config {
+    /// Who nominates.
+    pub role: Role,
+    /// (send, receive) from `session::check_keys`.
+    pub keys: ([u8; 32], [u8; 32]),
+    /// USERNAME of checks sent to us.
+    pub own_tag: CheckTag,
+    /// USERNAME of checks sent to them.
+    pub their_tag: CheckTag,
+    /// Source of transaction ids.
+    pub seed: [u8; 32],
+}
+
+/// One introduction: makes pairs, checks them, nominates, keeps the chosen path alive and
+/// watched, for as long as its owner keeps it.
+pub struct Agent {
+    role: Role,
+    signer: Signer,
+    rng: ChaCha12Rng,
+    local: LocalSet,
+    local_generation: u64,
+    remote: RemoteSet,
+    /// Best class first within what was added together; at most [`PAIRS_MAX`].
+    pairs: Vec<Pair>,
+    round: Round,
+    /// The chosen path.
+    watch: Option<Watch>,
+    /// Drained by the owner after every call.
+    outputs: VecDeque<Output>,
+}
+
+/// What the agent wants from its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send this.
+    Transmit(Transmit),
+    /// This route is proved both ways. On the controlling side: nominated, use it. On the
+    /// controlled side: the other nominated it.
+    Selected {
+        /// The path; a path chosen before is given up.
+        route: Route,
+        /// Round-trip time of its checks.
+        rtt: Option<Duration>,
+    },
+    /// The chosen route stopped answering; checks have begun again.
+    Lost {
+        /// The path that was chosen.
+        route: Route,
+    },
+    /// Our own candidates changed: send them end to end.
+    CandidatesChanged,
+    /// A round of checks found nothing; goes on in the background.
+    Failed,
+}
+
+/// For people: where an agent stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The whole.
+    pub state: State,
+    /// Every pair that is being, or was, checked.
+    pub pairs: Vec<PairReport>,
+}
+
+/// Where an agent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A round of checks is on its way, or will be as soon as there is a pair.
+    Checking,
+    /// There is a direct path.
+    Selected,
+    /// The last round found nothing; single checks go on.
+    Waiting,
+}
+
+/// What was tried on one pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairReport {
+    /// From which socket to which address.
+    pub route: Route,
+    /// The candidate behind the address.
+    pub remote: Candidate,
+    /// Checks sent, ever.
+    pub checks_sent: u32,
+    /// Whether any was answered, ever.
+    pub answered: bool,
+    /// Round-trip time while the pair is proved.
+    pub rtt: Option<Duration>,
+}
+
+impl std::fmt::Display for PairReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.remote.kind {
+            CandidateKind::Host => "host",
+            CandidateKind::Observed => "observed",
+            CandidateKind::PeerReflexive => "peer reflexive",
+            CandidateKind::Mapped => "mapped",
+            CandidateKind::Predicted => "predicted",
+        };
+        write!(f, "{} ({kind}), {} checks: ", self.remote.address, self.checks_sent)?;
+        match (self.rtt, self.answered) {
+            (Some(rtt), _) => write!(f, "answers in {} ms", rtt.as_millis()),
+            (None, true) => f.write_str("answered before, silent now"),
+            (None, false) => f.write_str("no answer"),
+        }
+    }
+}
+
+impl Agent {
+    /// Checks start as soon as there is a pair.
+    pub fn new(config: Config, now: Instant) -> Self {
+        Self {
+            role: config.role,
+            signer: Signer::new(&config),
+            rng: ChaCha12Rng::from_seed(config.seed),
+            local: LocalSet::default(),
+            local_generation: 0,
+            remote: RemoteSet::new(now),
+            pairs: Vec::new(),
+            round: Round::new(),
+            watch: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Our sockets and what each is known as: candidates to tell the peer come out of
+    /// [`Self::local_candidates`]. The first of each pair is the bound address that names the
+    /// socket a check leaves from ([`Route::local`]). A socket takes part in the address
+    /// families of its candidates; at most 8 sockets do. Pairs of sockets that are gone end.
+    pub fn set_local(&mut self, candidates: Vec<(SocketAddr, Candidate)>, now: Instant) {
+        let told = self.local.told();
+        let first = self.local.is_empty();
+        self.local = LocalSet::new(candidates);
+        if self.local.told() != told {
+            self.local_generation += 1;
+            if !first {
+                self.outputs.push_back(Output::CandidatesChanged);
+            }
+        }
+        self.drop_orphans(now);
+        self.make_pairs(now);
+    }
+
+    /// What to tell the peer: at most 8, and a generation that counts their changes.
+    pub fn local_candidates(&self) -> Candidates {
+        Candidates { generation: self.local_generation, list: self.local.told() }
+    }
+
+    /// The peer's set; an older generation is ignored. Sets that follow each other faster than
+    /// once a second are taken in at that pace, the newest first.
+    pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
+        self.remote.offer(candidates);
+        self.take_remote(now);
+    }
+
+    /// A STUN datagram from `route`. False when it is not ours (bad integrity, other tag,
+    /// unknown transaction).
+    pub fn handle_datagram(&mut self, route: Route, datagram: &[u8], now: Instant) -> bool {
+        let route = Route { remote: canonical(route.remote), ..route };
+        match self.signer.read(datagram) {
+            None => false,
+            Some(Incoming::Request { transaction, purpose }) => {
+                self.handle_request(route, transaction, purpose, now)
+            }
+            Some(Incoming::Response { transaction }) => {
+                self.handle_response(route, transaction, now)
+            }
+        }
+    }
+
+    /// Authentic data arrived over `route`: the chosen path needs no check for a while.
+    pub fn traffic(&mut self, route: Route, now: Instant) {
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.route == route) {
+            watch.alive(now);
+        }
+    }
+
+    /// The direct path failed (transport says so): check again at once. A route that fails over
+    /// and over, although its checks are answered, is chosen again only after a pause that
+    /// doubles from 1 s to 60 s.
+    pub fn path_failed(&mut self, route: Route, now: Instant) {
+        if let Some(index) = self.index_of(route) {
+            self.pairs[index].fail(now);
+        }
+        if self.is_chosen(route) {
+            self.lose(now);
+        }
+    }
+
+    /// Local network changed: start anew at once. The chosen path stays until another proves
+    /// itself first, or it is lost.
+    pub fn restart(&mut self, now: Instant) {
+        if let Some(watch) = &mut self.watch {
+            watch.doubt(now);
+        }
+        self.begin_round(now);
+        self.watch_path(now);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.take_remote(now);
+        self.watch_path(now);
+        match self.round.fire(now) {
+            Step::Nothing => {}
+            Step::Ended => self.end_round(),
+            Step::Background => self.pairs.iter_mut().for_each(|pair| pair.begin_background(now)),
+        }
+        self.send_due(now);
+    }
+
+    /// The earliest deadline and its name.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let checks = self.pairs.iter().filter_map(|pair| pair.next).min();
+        let named = [
+            (checks, "connectivity check"),
+            (self.watch.as_ref().map(|watch| watch.due), "check of the chosen path"),
+            (self.round.deadline(), "round of checks"),
+            (self.remote.deadline(), "held candidates"),
+        ];
+        named.into_iter().fold(None, |first, (at, name)| earliest(first, at.map(|at| (at, name))))
+    }
+
+    /// The next thing for the owner to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// For people: state, pairs tried and their results.
+    pub fn report(&self) -> Report {
+        let state = match (&self.watch, self.round.is_background()) {
+            (Some(_), _) => State::Selected,
+            (None, true) => State::Waiting,
+            (None, false) => State::Checking,
+        };
+        Report { state, pairs: self.pairs.iter().map(Pair::report).collect() }
+    }
+
+    /// The chosen path.
+    pub fn selected(&self) -> Option<Route> {
+        self.watch.as_ref().map(|watch| watch.route)
+    }
+
+    /// Whether a check of ours was answered on the route: it counts as a returned challenge.
+    pub fn is_validated(&self, route: Route) -> bool {
+        self.rtt(route).is_some()
+    }
+
+    /// Round-trip time of the checks of a validated route.
+    pub fn rtt(&self, route: Route) -> Option<Duration> {
+        self.pairs[self.index_of(route)?].validated()
+    }
+
+    fn take_remote(&mut self, now: Instant) {
+        if self.remote.take(now) {
+            self.make_pairs(now);
+        }
+    }
+
+    /// Pairs every socket with every candidate it can reach; keeps what is proved, chosen or
+    /// learned from the peer's own packets.
+    fn make_pairs(&mut self, now: Instant) {
+        let wanted = candidate::filter(&self.remote.list, &self.local);
+        self.pairs.retain(|pair| {
+            pair.remote.kind == CandidateKind::PeerReflexive
+                || pair.validated().is_some()
+                || self.watch.as_ref().is_some_and(|watch| watch.route == pair.route)
+                || wanted.contains(&pair.remote)
+        });
+        let mut added: Vec<Pair> = Vec::new();
+        for remote in wanted {
+            for local in self.local.sockets_for(remote.address) {
+                let route = Route { carrier: Carrier::Udp, local, remote: remote.address };
+                match self.index_of(route) {
+                    // What was learned from a packet has a better name now.
+                    Some(index) => self.pairs[index].remote = remote,
+                    None => added.push(Pair::new(route, remote, now)),
+                }
+            }
+        }
+        added.sort_by_key(|pair| std::cmp::Reverse(pair.class));
+        added.truncate(PAIRS_MAX - self.pairs.len().min(PAIRS_MAX));
+        let ready = !self.local.is_empty() && self.remote.is_known();
+        if ready && (self.round.is_idle() || !added.is_empty()) {
+            self.round.extend(now);
+        }
+        self.pairs.append(&mut added);
+        self.send_due(now);
+    }
+
+    /// Ends pairs whose socket is gone; the chosen path is lost with its socket.
+    fn drop_orphans(&mut self, now: Instant) {
+        let local = &self.local;
+        self.pairs.retain(|pair| local.has_socket(pair.route.local));
+        if self.watch.as_ref().is_some_and(|watch| !local.has_socket(watch.route.local)) {
+            self.lose(now);
+        }
+    }
+
+    fn handle_request(
+        &mut self,
+        route: Route,
+        transaction: Transaction,
+        purpose: Purpose,
+        now: Instant,
+    ) -> bool {
+        if !self.local.has_socket(route.local) {
+            return false;
+        }
+        self.transmit(route, self.signer.response(transaction, route.remote));
+        let Some(index) = self.index_of(route).or_else(|| self.learn(route, now)) else {
+            return true;
+        };
+        if purpose == Purpose::Nominate {
+            self.pairs.iter_mut().for_each(|pair| pair.nominated = false);
+            self.pairs[index].nominated = true;
+            self.consider(index, now);
+        }
+        if self.pairs[index].hear(now) {
+            self.check(index, now);
+        }
+        true
+    }
+
+    /// A request from an unknown source: a peer-reflexive candidate (RFC 8445 section 7.3.1.3).
+    /// The number is bounded because a recorded request can be replayed from any source; the
+    /// oldest that never answered gives way, so that the peer's new mapping is always heard.
+    fn learn(&mut self, route: Route, now: Instant) -> Option<usize> {
+        if !self.local.accepts(route.remote) {
+            return None;
+        }
+        let reflexive = |pair: &Pair| pair.remote.kind == CandidateKind::PeerReflexive;
+        if self.pairs.iter().filter(|pair| reflexive(pair)).count() >= REFLEXIVE_MAX {
+            let idle = |pair: &Pair| pair.validated().is_none() && !self.is_chosen(pair.route);
+            let oldest = self.pairs.iter().position(|pair| reflexive(pair) && idle(pair))?;
+            self.pairs.remove(oldest);
+        }
+        if self.pairs.len() >= PAIRS_MAX {
+            return None;
+        }
+        let remote = Candidate { kind: CandidateKind::PeerReflexive, address: route.remote };
+        let mut pair = Pair::new(route, remote, now);
+        // The check that the request calls forth is the first one.
+        pair.next = Some(now + pair::FIRST_GAP);
+        self.pairs.push(pair);
+        Some(self.pairs.len() - 1)
+    }
+
+    /// The answer must come back the way its check went (RFC 8445 section 7.2.5.2.1).
+    fn handle_response(&mut self, route: Route, transaction: Transaction, now: Instant) -> bool {
+        let index =
+            self.pairs.iter().position(|pair| pair.route == route && pair.awaits(transaction));
+        let Some(index) = index else { return false };
+        let Some(purpose) = self.pairs[index].answered(transaction, now) else { return false };
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.route == route) {
+            watch.answered(purpose, now);
+        } else {
+            self.consider(index, now);
+        }
+        true
+    }
+
+    /// Whether a pair should become the chosen path.
+    fn consider(&mut self, index: usize, now: Instant) {
+        let pair = &self.pairs[index];
+        let Some(rtt) = pair.validated() else { return };
+        let wanted = match self.role {
+            Role::Controlling => self.is_better(pair, rtt),
+            Role::Controlled => pair.nominated,
+        };
+        if wanted && !self.is_chosen(pair.route) && !self.pairs[index].postpone(now) {
+            self.select(index, rtt, now);
+        }
+    }
+
+    fn select(&mut self, index: usize, rtt: Duration, now: Instant) {
+        let route = self.pairs[index].route;
+        let nomination = match self.role {
+            Role::Controlling => Nomination::Pending,
+            Role::Controlled => Nomination::Known,
+        };
+        self.watch = Some(Watch::new(route, nomination, now));
+        self.outputs.push_back(Output::Selected { route, rtt: Some(rtt) });
+        self.watch_path(now);
+    }
+
+    /// Better than the chosen path by class, or clearly by round-trip time; always, when there
+    /// is none or it is in doubt.
+    fn is_better(&self, pair: &Pair, rtt: Duration) -> bool {
+        let Some(watch) = self.watch.as_ref().filter(|watch| !watch.is_doubted()) else {
+            return true;
+        };
+        let Some(chosen) = self.index_of(watch.route).map(|index| &self.pairs[index]) else {
+            return true;
+        };
+        match pair.class.cmp(&chosen.class) {
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => {
+                chosen.validated().is_none_or(|old| rtt + RTT_GAIN < old && rtt * 5 < old * 4)
+            }
+        }
+    }
+
+    /// Sends the check of the chosen path if it is due.
+    fn watch_path(&mut self, now: Instant) {
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.due <= now) else { return };
+        let route = watch.route;
+        match (watch.fire(now), self.index_of(route)) {
+            (Due::Check, Some(index)) => self.send_check(index, now),
+            (Due::Lost, _) | (Due::Check, None) => self.lose(now),
+        }
+    }
+
+    fn lose(&mut self, now: Instant) {
+        if let Some(watch) = self.watch.take() {
+            self.outputs.push_back(Output::Lost { route: watch.route });
+            self.begin_round(now);
+        }
+    }
+
+    fn begin_round(&mut self, now: Instant) {
+        if self.pairs.is_empty() {
+            return;
+        }
+        self.round.begin(now);
+        self.pairs.iter_mut().for_each(|pair| pair.begin_round(now));
+        self.send_due(now);
+    }
+
+    fn end_round(&mut self) {
+        if self.watch.is_none() {
+            self.outputs.push_back(Output::Failed);
+        }
+    }
+
+    /// Sends the scheduled checks that are due. Pairs that could not better the chosen path
+    /// rest, and so do all once a round has spent its checks.
+    fn send_due(&mut self, now: Instant) {
+        for index in 0..self.pairs.len() {
+            let pair = &mut self.pairs[index];
+            if pair.next.is_none_or(|next| next > now) {
+                continue;
+            }
+            if self.rests(index) {
+                self.pairs[index].next = None;
+            } else {
+                self.check(index, now);
+            }
+        }
+    }
+
+    fn rests(&self, index: usize) -> bool {
+        let pair = &self.pairs[index];
+        let Some(watch) = self.watch.as_ref().filter(|watch| !watch.is_doubted()) else {
+            return false;
+        };
+        let chosen = self.index_of(watch.route).map(|index| self.pairs[index].class);
+        watch.route == pair.route || chosen.is_some_and(|class| class > pair.class)
+    }
+
+    /// A check that counts against the round.
+    fn check(&mut self, index: usize, now: Instant) {
+        if self.round.spend() {
+            self.pairs[index].advance(now);
+            self.send_check(index, now);
+        } else {
+            self.pairs[index].next = None;
+        }
+    }
+
+    fn send_check(&mut self, index: usize, now: Instant) {
+        let route = self.pairs[index].route;
+        let purpose = match self.role {
+            Role::Controlling if self.is_chosen(route) => Purpose::Nominate,
+            Role::Controlling | Role::Controlled => Purpose::Probe,
+        };
+        let transaction: Transaction = self.rng.random();
+        let priority = candidate::check_priority(route.remote);
+        let payload = self.signer.request(transaction, purpose, priority);
+        self.pairs[index].sent(transaction, purpose, now);
+        self.transmit(route, payload);
+    }
+
+    fn transmit(&mut self, route: Route, payload: Vec<u8>) {
+        self.outputs.push_back(Output::Transmit(Transmit { route, payload }));
+    }
+
+    fn is_chosen(&self, route: Route) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.route == route)
+    }
+
+    fn index_of(&self, route: Route) -> Option<usize> {
+        self.pairs.iter().position(|pair| pair.route == route)
+    }
+}
+
+/// Sources of authentic requests remembered that are no candidates: a symmetric NAT shows one a
+/// socket, a moving peer a few more.
+const REFLEXIVE_MAX: usize = 4;
+/// Every socket with every candidate.
+const PAIRS_MAX: usize = SOCKETS_MAX * (CANDIDATES_MAX + REFLEXIVE_MAX);
+/// A path of the same class must be faster by this, and by a fifth, to be worth a move.
+const RTT_GAIN: Duration = Duration::from_millis(5);
+#[cfg(test)]
+mod tests;

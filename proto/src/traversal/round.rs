@@ -1,0 +1,98 @@
+//! Rounds of checks: a first one of all pairs, then single checks in the background.
+
+use std::time::{Duration, Instant};
+
+use crate::time::Backoff;
+
+/// A round without success is reported after this: what the longest schedule takes, and time for
+/// its last answer.
+const ROUND: Duration = Duration::from_secs(2);
+/// The first background checks follow a round this soon.
+const BACKGROUND_FIRST: Duration = Duration::from_secs(1);
+/// Background checks are never rarer.
+const BACKGROUND_LIMIT: Duration = Duration::from_secs(60);
+/// Checks in one round over all pairs, so that no set of candidates makes a flood: more than
+/// every candidate of two sockets needs.
+const CHECKS_MAX: u32 = 256;
+
+pub(super) struct Round {
+    phase: Phase,
+    backoff: Backoff,
+    spent: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No pair yet.
+    Idle,
+    /// All pairs are being checked.
+    First { ends: Instant },
+    /// The next single checks.
+    Background { next: Instant },
+}
+
+/// What a deadline brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Nothing,
+    /// The first round is over.
+    Ended,
+    /// One check of each likely pair.
+    Background,
+}
+
+impl Round {
+    pub(super) const fn new() -> Self {
+        let backoff = Backoff::new(BACKGROUND_FIRST, BACKGROUND_LIMIT);
+        Self { phase: Phase::Idle, backoff, spent: 0 }
+    }
+
+    /// All pairs start over.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.spent = 0;
+        self.extend(now);
+    }
+
+    /// New pairs get the time of a round.
+    pub(super) fn extend(&mut self, now: Instant) {
+        if self.is_background() {
+            self.spent = 0;
+        }
+        self.backoff.reset();
+        self.phase = Phase::First { ends: now + ROUND };
+    }
+
+    /// Takes one check from the round's purse; false when it is empty.
+    pub(super) fn spend(&mut self) -> bool {
+        let left = self.spent < CHECKS_MAX;
+        self.spent += u32::from(left);
+        left
+    }
+
+    pub(super) fn fire(&mut self, now: Instant) -> Step {
+        let step = match self.phase {
+            Phase::First { ends } if now >= ends => Step::Ended,
+            Phase::Background { next } if now >= next => Step::Background,
+            Phase::Idle | Phase::First { .. } | Phase::Background { .. } => return Step::Nothing,
+        };
+        self.spent = 0;
+        self.phase = Phase::Background { next: now + self.backoff.advance() };
+        step
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Idle => None,
+            Phase::First { ends } => Some(ends),
+            Phase::Background { next } => Some(next),
+        }
+    }
+
+    pub(super) const fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
+    pub(super) const fn is_background(&self) -> bool {
+        matches!(self.phase, Phase::Background { .. })
+    }
+}

@@ -1,0 +1,42 @@
+use super::*;
+
+mod network;
+mod single;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+/// Tests own an arbitrary origin of time; nothing depends on its value.
+#[expect(clippy::disallowed_methods, reason = "an Instant has no other origin")]
+fn origin() -> Instant {
+    Instant::now()
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn cand(kind: CandidateKind, text: &str) -> Candidate {
+    Candidate { kind, address: addr(text) }
+}
+
+/// What the side with `role` of one introduction knows.
+fn config(role: Role, seed: u8) -> Config {
+    let (one, two) = ([1; 32], [2; 32]);
+    let (keys, own_tag, their_tag) = match role {
+        Role::Controlling => ((one, two), CheckTag([0xA; 8]), CheckTag([0xB; 8])),
+        Role::Controlled => ((two, one), CheckTag([0xB; 8]), CheckTag([0xA; 8])),
+    };
+    Config { role, keys, own_tag, their_tag, seed: [seed; 32] }
+}
+
+fn agent(role: Role, seed: u8, now: Instant) -> Agent {
+    Agent::new(config(role, seed), now)
+}
+
+const fn other_role(role: Role) -> Role {
+    match role {
+        Role::Controlling => Role::Controlled,
+        Role::Controlled => Role::Controlling,
+    }
+}
