@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod control;
+pub mod conversation;
 pub mod id;
 pub mod io;
 pub mod session;
