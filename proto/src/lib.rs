@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod conversation;
+pub mod hub;
 pub mod id;
 pub mod io;
 pub mod session;
