@@ -1,0 +1,421 @@
+//! What goes into a node and what comes out of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::control::{LeaveReason, Member, Page, Problem};
+use crate::id::{Boot, Channel, Epoch, NetworkId, PeerKey, PeerName, Sequence};
+use crate::io::{Route, Transmit};
+use crate::session::StaticKey;
+
+/// Who a node is, whom it registers with and what it remembers.
+pub struct Config {
+    /// The peer's identity.
+    pub static_key: StaticKey,
+    /// The server as the person wrote it, for messages: `HOST:PORT`.
+    pub server: String,
+    /// Pinned by hand or remembered; `None` trusts the first contact.
+    pub server_key: Option<PeerKey>,
+    /// The server's last known boot value; allows early data.
+    pub server_boot: Option<Boot>,
+    /// The network of the last registration; lets the first flight speak to peers.
+    pub network: Option<NetworkId>,
+    /// Access token: its id and its secret.
+    pub token: Option<(String, String)>,
+    /// The name to register; `None` waits for [`Command::Register`].
+    pub name: Option<PeerName>,
+    /// Time between keepalives, 1 s to 1 h.
+    pub keepalive: Duration,
+    /// Peers met before.
+    pub known: Vec<Known>,
+    /// Whether the machine has AES hardware.
+    pub aes: bool,
+    /// What becomes of the name when the node closes.
+    pub name_keeping: NameKeeping,
+    /// How long a message may wait for its receipt; `None`: as long as the node runs.
+    pub delivery_timeout: Option<Duration>,
+}
+
+/// What becomes of a name at good bye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameKeeping {
+    /// It stays bound to this peer's key.
+    Keep,
+    /// Anybody may take it: the key will not come back.
+    GiveUp,
+}
+
+/// A peer met before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub name: PeerName,
+    /// The key it had.
+    pub key: PeerKey,
+    /// Its last boot value; allows early data.
+    pub boot: Boot,
+}
+
+/// A socket the shell holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalSocket {
+    /// Its bound address: its identity in routes.
+    pub bound: SocketAddr,
+    /// The addresses of the host's interfaces that it serves.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What happens to a node.
+pub enum Input<'a> {
+    /// A datagram arrived; it is opened in place.
+    Datagram {
+        /// Where from, and on which socket.
+        route: Route,
+        /// The UDP payload.
+        data: &'a mut [u8],
+    },
+    /// The sockets: at start, and after every change of interfaces.
+    Sockets(Vec<LocalSocket>),
+    /// Answer to [`Effect::Resolve`]: all addresses of the server; empty when there are none.
+    Resolved(Vec<SocketAddr>),
+    /// Answer to [`Effect::OpenSocket`]: the bound address of the new socket, its identity in
+    /// routes; `None` when there is none to be had.
+    Opened(Option<SocketAddr>),
+    /// The application wants something.
+    Command(Command),
+}
+
+/// Ties a command to its events; chosen by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle(pub u64);
+
+/// To whom a message goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recipient {
+    /// The peer of this name.
+    Name(PeerName),
+    /// The registered peer observed at this address.
+    Address(SocketAddr),
+}
+
+/// Private messages travel on channel 0, those to everybody on channel 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Audience {
+    /// To one peer.
+    Private,
+    /// One copy of a message to all.
+    Everybody,
+}
+
+impl Audience {
+    /// The channel of this kind of message.
+    pub const fn channel(self) -> Channel {
+        match self {
+            Self::Private => Channel(0),
+            Self::Everybody => Channel(1),
+        }
+    }
+}
+
+/// What the application wants.
+pub enum Command {
+    /// Register, or rename.
+    Register {
+        /// The wanted name.
+        name: PeerName,
+    },
+    /// Ends in [`Event::Delivered`] or [`Event::Failed`].
+    Send {
+        /// Comes back in the event.
+        handle: Handle,
+        /// To whom.
+        to: Recipient,
+        /// At most 16 MiB.
+        payload: Bytes,
+    },
+    /// One message to each present member: [`Event::Spread`] tells how many, then each ends in
+    /// [`Event::Delivered`] or [`Event::Failed`].
+    SendAll {
+        /// Comes back in the events.
+        handle: Handle,
+        /// At most 16 MiB.
+        payload: Bytes,
+    },
+    /// Ends in [`Event::Listing`] or [`Event::Failed`].
+    List {
+        /// Comes back in the event.
+        handle: Handle,
+    },
+    /// Gives up waiting for a message; what has arrived has arrived.
+    Cancel {
+        /// The handle it was sent under.
+        handle: Handle,
+    },
+    /// Accept the key that was refused last for this peer.
+    TrustPeer {
+        /// The peer.
+        name: PeerName,
+    },
+    /// Accept the key that was refused last for the server.
+    TrustServer,
+    /// A line for the operator.
+    Notice {
+        /// The text.
+        text: String,
+    },
+    /// Say good bye to everybody; ends in [`Event::Closed`].
+    Close,
+}
+
+/// What a node wants from its shell.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a datagram.
+    Transmit(Transmit),
+    /// Tell the application.
+    Event(Event),
+    /// Do something that takes the outside world.
+    Effect(Effect),
+}
+
+/// What takes the outside world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Look up the server's addresses; answer with [`Input::Resolved`].
+    Resolve,
+    /// Open one more UDP socket for IPv4, on a port of the system's choice; answer with
+    /// [`Input::Opened`]. It stays open as long as the node runs, at most 4 are asked for, and
+    /// it is not part of [`Input::Sockets`].
+    OpenSocket,
+    /// Keep what is known of the server.
+    RememberServer {
+        /// Its key.
+        key: PeerKey,
+        /// Its process.
+        boot: Boot,
+        /// The network it put this peer into, once registered.
+        network: Option<NetworkId>,
+    },
+    /// Keep a peer's key and boot, replacing an older entry of the name.
+    RememberPeer(Known),
+}
+
+/// What happened, for the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Registered, for the first time or again.
+    Registered(Registration),
+    /// The observed address changed: the NAT rebound or the peer roamed.
+    Observed(SocketAddr),
+    /// The server refused.
+    Refused {
+        /// What and why.
+        problem: Problem,
+        /// Whether registration goes on by itself.
+        finality: Finality,
+    },
+    /// Nothing was heard from the server for a while; the node tries on.
+    ServerSilent,
+    /// The server ended the session; the node tries on unless a final refusal came before.
+    ServerClosed {
+        /// One of [`crate::control::code`].
+        code: u16,
+        /// A sentence.
+        reason: String,
+    },
+    /// The server's key is not the pinned one: refused until [`Command::TrustServer`].
+    ServerKeyChanged {
+        /// The pinned one.
+        expected: PeerKey,
+        /// The one that answers now.
+        found: PeerKey,
+    },
+    /// A peer's key is not the pinned one: refused until [`Command::TrustPeer`].
+    PeerKeyChanged {
+        /// Whose.
+        name: PeerName,
+        /// The pinned one.
+        expected: PeerKey,
+        /// The one the server gives now.
+        found: PeerKey,
+    },
+    /// A peer came.
+    Joined(Member),
+    /// A peer went.
+    Left {
+        /// Who.
+        name: PeerName,
+        /// Why.
+        reason: LeaveReason,
+    },
+    /// A peer took another name.
+    Renamed {
+        /// The old one.
+        from: PeerName,
+        /// The new one.
+        to: PeerName,
+    },
+    /// There is something for `poll_message`.
+    Readable,
+    /// A message arrived at its recipient.
+    Delivered {
+        /// The handle it was sent under.
+        handle: Handle,
+        /// Who got it.
+        to: PeerName,
+        /// The path it took.
+        path: PathView,
+    },
+    /// A message to everybody went to this many members.
+    Spread {
+        /// The handle it was sent under.
+        handle: Handle,
+        /// How many.
+        members: u32,
+    },
+    /// A command, or one copy of a message to everybody, came to nothing.
+    Failed {
+        /// The handle it was given.
+        handle: Handle,
+        /// Whose copy, where there is one.
+        to: Option<PeerName>,
+        /// Why.
+        problem: Problem,
+    },
+    /// The path in use to a peer changed.
+    Path {
+        /// To whom.
+        name: PeerName,
+        /// The path now.
+        path: PathView,
+    },
+    /// Answer to [`Command::List`]: all members known to the server, one page each; the last
+    /// has no `next`.
+    Listing {
+        /// The command's.
+        handle: Handle,
+        /// The page.
+        page: Page,
+    },
+    /// A word from the operator.
+    Notice {
+        /// The text.
+        text: String,
+        /// Whether everybody got it.
+        everybody: bool,
+    },
+    /// Good bye was said; nothing follows.
+    Closed,
+}
+
+/// What a registration brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The name as the server maps it.
+    pub name: PeerName,
+    /// Where the server sees this peer.
+    pub observed: SocketAddr,
+    /// The network the token selected.
+    pub network: String,
+    /// Whom we registered with.
+    pub server_key: PeerKey,
+    /// A word from the operator.
+    pub greeting: Option<String>,
+    /// Whether this node had been registered before.
+    pub again: bool,
+    /// Whether the server's key was unknown and is pinned from now on.
+    pub first_contact: bool,
+}
+
+/// Whether a refusal ends the registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finality {
+    /// Nothing goes on without a change: of name, token, key, or by the operator.
+    Final,
+    /// The node tries on.
+    Passing,
+}
+
+/// The path to a peer, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathView {
+    /// No session.
+    None,
+    /// Through the server.
+    Relay {
+        /// Smoothed round trip.
+        rtt: Option<Duration>,
+    },
+    /// Straight to this address.
+    Direct {
+        /// The other side's address.
+        address: SocketAddr,
+        /// Smoothed round trip.
+        rtt: Option<Duration>,
+    },
+}
+
+impl PathView {
+    /// Whether two views name the same path; round trips do not matter.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) | (Self::Relay { .. }, Self::Relay { .. }) => true,
+            (Self::Direct { address: a, .. }, Self::Direct { address: b, .. }) => a == b,
+            (Self::None | Self::Relay { .. } | Self::Direct { .. }, _) => false,
+        }
+    }
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// The sender's name.
+    pub from: PeerName,
+    /// The sender's key.
+    pub key: PeerKey,
+    /// To one or to all.
+    pub audience: Audience,
+    /// With the sender's and the receiver's key: the message id.
+    pub id: (Epoch, Channel, Sequence),
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+/// Answer to `why`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// Which peer.
+    pub name: PeerName,
+    /// Its key.
+    pub key: PeerKey,
+    /// The path in use.
+    pub path: PathView,
+    /// In a sentence.
+    pub reason: String,
+    /// One line for each pair tried.
+    pub candidates: Vec<String>,
+}
+
+/// Answer to `whoami`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whoami {
+    /// The registered name, else the wanted one.
+    pub name: Option<PeerName>,
+    /// This peer's key.
+    pub key: PeerKey,
+    /// Where the server sees it.
+    pub observed: Option<SocketAddr>,
+    /// The network the token selected.
+    pub network: Option<String>,
+    /// The server as the person wrote it.
+    pub server: String,
+    /// Its key.
+    pub server_key: Option<PeerKey>,
+    /// Whether the registration stands.
+    pub registered: bool,
+}
+
+/// A deadline and its name.
+pub type Deadline = Option<(Instant, &'static str)>;

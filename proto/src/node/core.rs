@@ -1,0 +1,165 @@
+//! What all parts of a node share: identity, chance, outputs and the numbering of sessions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+
+use super::api::{Effect, Event, LocalSocket, Output};
+use crate::control::{CandidateKindText, CandidateText};
+use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
+use crate::io::{Route, Transmit};
+use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
+use crate::time::UnixClock;
+use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
+
+/// Peers whose early data is remembered; beyond them it costs a round trip.
+const EARLY_COUNTERS_MAX: usize = 4096;
+
+/// Shared by the link to the server and the links to peers; they get it by reference.
+pub(super) struct Core {
+    pub(super) static_key: StaticKey,
+    pub(super) own: PeerKey,
+    pub(super) rng: ChaCha20Rng,
+    pub(super) boot: Boot,
+    pub(super) suites: Suites,
+    pub(super) network: NetworkId,
+    pub(super) sockets: Vec<LocalSocket>,
+    pub(super) outputs: VecDeque<Output>,
+    /// Where the server sees our sockets, by bound address; one of each family at most.
+    observed: BTreeMap<SocketAddr, SocketAddr>,
+    clock: UnixClock,
+    last_counter: u64,
+    owners: BTreeMap<ReceiverId, Owner>,
+    /// Counter of the last early data accepted from each peer.
+    early_counters: BTreeMap<PeerKey, u64>,
+}
+
+/// Whose session a receiver id names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Server,
+    Peer(PeerKey),
+}
+
+impl Core {
+    pub(super) fn new(static_key: StaticKey, aes: bool, seed: [u8; 32], clock: UnixClock) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let own = static_key.public();
+        Self {
+            static_key,
+            own,
+            // Zero stands for "none" on the wire.
+            boot: Boot(rng.next_u64() | 1),
+            rng,
+            suites: Suites::new(aes),
+            network: NetworkId::default(),
+            sockets: Vec::new(),
+            outputs: VecDeque::new(),
+            observed: BTreeMap::new(),
+            clock,
+            last_counter: 0,
+            owners: BTreeMap::new(),
+            early_counters: BTreeMap::new(),
+        }
+    }
+
+    /// A receiver id that is not in use, now owned by `owner`.
+    pub(super) fn claim_receiver(&mut self, owner: Owner) -> ReceiverId {
+        loop {
+            let id = ReceiverId(self.rng.next_u32());
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.owners.entry(id) {
+                entry.insert(owner);
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn owner_of(&self, id: ReceiverId) -> Option<Owner> {
+        self.owners.get(&id).copied()
+    }
+
+    /// Frees every id of `owner` but those in `kept`.
+    pub(super) fn release_receivers(&mut self, owner: Owner, kept: &[ReceiverId]) {
+        self.owners.retain(|id, of| *of != owner || kept.contains(id));
+    }
+
+    /// Grows with every call and, wall clock willing, over restarts: orders early data.
+    pub(super) fn early_counter(&mut self, now: Instant) -> u64 {
+        let counter = self.clock.seconds(now).saturating_mul(1 << 20);
+        self.last_counter = counter.max(self.last_counter + 1);
+        self.last_counter
+    }
+
+    /// Early data counts when it names this process and its counter is new (SPEC section 4.7).
+    pub(super) fn judge_early(
+        &mut self,
+        from: PeerKey,
+        offer: Option<&EarlyOffer>,
+    ) -> EarlyVerdict {
+        let Some(offer) = offer else { return EarlyVerdict::None };
+        let last = self.early_counters.get(&from).copied();
+        let has_room = last.is_some() || self.early_counters.len() < EARLY_COUNTERS_MAX;
+        if offer.boot != self.boot || !has_room || last.is_some_and(|last| offer.counter <= last) {
+            return EarlyVerdict::Rejected;
+        }
+        self.early_counters.insert(from, offer.counter);
+        EarlyVerdict::Accepted
+    }
+
+    /// Where the server sees a socket. True when that is news.
+    pub(super) fn note_observed(&mut self, bound: SocketAddr, address: SocketAddr) -> bool {
+        self.observed.retain(|other, _| *other == bound || other.is_ipv4() != bound.is_ipv4());
+        self.observed.insert(bound, address) != Some(address)
+    }
+
+    /// Our sockets and what each is known as; `spare` is one that a single pair uses.
+    pub(super) fn local_candidates(
+        &self,
+        spare: Option<(SocketAddr, Candidate)>,
+    ) -> Vec<(SocketAddr, Candidate)> {
+        let hosts = self.sockets.iter().flat_map(|socket| {
+            socket.addresses.iter().map(|ip| {
+                let address = SocketAddr::new(*ip, socket.bound.port());
+                (socket.bound, Candidate { kind: CandidateKind::Host, address })
+            })
+        });
+        let observed = self.observed.iter().map(|(bound, address)| {
+            (*bound, Candidate { kind: CandidateKind::Observed, address: *address })
+        });
+        // The observed address first: it is the one that most pairs need.
+        observed.chain(spare).chain(hosts).take(CANDIDATES_MAX).collect()
+    }
+
+    /// Host candidates as a registration writes them.
+    pub(super) fn host_candidates(&self) -> Vec<CandidateText> {
+        let hosts = self.local_candidates(None).into_iter();
+        hosts
+            .filter(|(_, candidate)| candidate.kind == CandidateKind::Host)
+            .map(|(_, candidate)| CandidateText {
+                kind: CandidateKindText::Host,
+                address: candidate.address,
+            })
+            .collect()
+    }
+
+    /// The route to `remote` from the socket of its address family.
+    pub(super) fn route_to(&self, remote: SocketAddr) -> Option<Route> {
+        let mut fitting = self.sockets.iter().filter(|s| s.bound.is_ipv4() == remote.is_ipv4());
+        fitting.next().map(|socket| Route::udp(socket.bound, remote))
+    }
+
+    pub(super) fn transmit(&mut self, route: Route, payload: Vec<u8>) {
+        self.outputs.push_back(Output::Transmit(Transmit { route, payload }));
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.outputs.push_back(Output::Effect(effect));
+    }
+}

@@ -1,0 +1,529 @@
+//! The peer machine: registration, sessions to peers, messages until their receipts.
+//!
+//! ```text
+//!   commands ──> outbox ──> PeerLink (one per peer) ──┬─ relay frames ──> server
+//!                  │             │        │           └─ direct datagrams ──> peer
+//!               directory     Agent   Conversation
+//!                  └──────── ServerLink (registration, requests, keepalive)
+//! ```
+//!
+//! The parts do not know each other: each is handed what it needs and answers with notices,
+//! which this module translates into calls on other parts and into events.
+
+mod api;
+mod binding;
+mod commands;
+mod core;
+mod directory;
+mod from_server;
+mod introduce;
+mod outbox;
+mod peer_link;
+mod server_link;
+mod spare;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use self::api::{
+    Audience, Command, Config, Deadline, Effect, Event, Finality, Handle, Incoming, Input, Known,
+    LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, Whoami, Why,
+};
+use self::binding::OtherFamily;
+use self::core::{Core, Owner};
+use self::directory::Directory;
+use self::outbox::Outbox;
+use self::peer_link::{Origin, PeerLink, Via};
+use self::server_link::{FirstContact, ServerLink};
+use self::spare::Spares;
+use crate::control::{self, Problem, code};
+use crate::id::{PeerKey, PeerName, RelayChannel};
+use crate::io::Route;
+use crate::time::{Timers, UnixClock, earliest};
+use crate::transport::SendError;
+use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
+
+/// Most peers talked to at a time; the least recently used idle one makes room.
+const LINKS_MAX: usize = 1024;
+/// A link nobody used for this long is forgotten.
+const LINK_IDLE: Duration = Duration::from_secs(900);
+/// Relayed datagrams that wait for their introduction; more than a flight is not worth keeping.
+const STRAYS_MAX: usize = 16;
+/// A stray waits this long.
+const STRAY_TTL: Duration = Duration::from_secs(2);
+/// How long a good bye waits for receipts to arrive: a few probe timeouts of a bad line.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// Commands that wait for the list of members.
+const WAITING_MAX: usize = 64;
+
+/// One peer: everything but sockets, clock and disk.
+pub struct Node {
+    core: Core,
+    server: ServerLink,
+    registered: Option<Registered>,
+    registrations: u64,
+    first_contact: FirstContact,
+    observed: Option<SocketAddr>,
+    directory: Directory,
+    outbox: Outbox,
+    links: BTreeMap<PeerKey, PeerLink>,
+    channels: BTreeMap<RelayChannel, PeerKey>,
+    strays: VecDeque<(Instant, RelayChannel, Vec<u8>)>,
+    /// Lookups under way, so that each question is asked once.
+    asking: BTreeSet<Recipient>,
+    /// Messages to everybody that wait until everybody is known.
+    waiting_for_list: VecDeque<(Handle, Bytes)>,
+    listings: VecDeque<Handle>,
+    spares: Spares,
+    other_family: OtherFamily,
+    /// When each link wants to be looked at; right for all links that are not `touched`.
+    timers: Timers<PeerKey>,
+    /// Links that have something to flush.
+    touched: BTreeSet<PeerKey>,
+    /// Whose message is handed over next.
+    reader: Option<PeerKey>,
+    delivery_timeout: Option<Duration>,
+    name_keeping: NameKeeping,
+    phase: Phase,
+    last_now: Instant,
+    sweep_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// No more is taken; the receipts of what was taken are on their way until this moment at
+    /// the latest.
+    Settling {
+        until: Instant,
+    },
+    Closing {
+        copies: u32,
+        next: Instant,
+    },
+    Closed,
+}
+
+/// What the server granted.
+struct Registered {
+    name: PeerName,
+    network: String,
+    broadcast_max: u32,
+}
+
+/// What a page of the list is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To mirror the network.
+    Mirror,
+    /// A person asked.
+    Person(Handle),
+}
+
+impl Node {
+    /// A node that begins to register as soon as it has a name and sockets. The seed decides
+    /// every random choice it makes; `unix_now` is the wall clock at `now`.
+    pub fn new(config: Config, seed: [u8; 32], now: Instant, unix_now: Duration) -> Self {
+        let clock = UnixClock::new(now, unix_now);
+        let server = ServerLink::new(&config);
+        let mut node = Self {
+            core: Core::new(config.static_key, config.aes, seed, clock),
+            server,
+            registered: None,
+            registrations: 0,
+            first_contact: FirstContact::No,
+            observed: None,
+            directory: Directory::new(config.known),
+            outbox: Outbox::default(),
+            links: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            strays: VecDeque::new(),
+            asking: BTreeSet::new(),
+            waiting_for_list: VecDeque::new(),
+            listings: VecDeque::new(),
+            spares: Spares::new(now),
+            other_family: OtherFamily::new(now),
+            timers: Timers::default(),
+            touched: BTreeSet::new(),
+            reader: None,
+            delivery_timeout: config.delivery_timeout,
+            name_keeping: config.name_keeping,
+            phase: Phase::Running,
+            last_now: now,
+            sweep_at: now + LINK_IDLE / 4,
+        };
+        node.core.network = config.network.unwrap_or_default();
+        if let Some(name) = config.name {
+            node.register(name.as_str().to_owned(), now);
+        }
+        node
+    }
+
+    /// Takes one input. Drain [`Node::poll_output`] afterwards.
+    pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
+        let now = self.advance(now);
+        match input {
+            Input::Datagram { route, data } => self.handle_datagram(route, data, now),
+            Input::Sockets(sockets) => self.handle_sockets(sockets, now),
+            Input::Resolved(addresses) => self.handle_resolved(addresses, now),
+            Input::Opened(bound) => {
+                let server = self.server_v4();
+                self.spares.opened(bound, server, &mut self.core, now);
+            }
+            Input::Command(command) => self.handle_command(command, now),
+        }
+        self.flush(now);
+    }
+
+    /// Lets deadlines pass. Late or spurious calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.advance(now);
+        let mut notices = Vec::new();
+        self.server.handle_timeout(&mut notices, &mut self.core, now);
+        self.handle_server_notices(notices, now);
+        while let Some(key) = self.timers.take_due(now) {
+            if let Some(link) = self.links.get_mut(&key) {
+                link.handle_timeout(&mut self.core, now);
+                self.touched.insert(key);
+            }
+        }
+        self.expire_messages(now);
+        self.closing_timeout(now);
+        if self.sweep_at <= now {
+            self.sweep_at = now + LINK_IDLE / 4;
+            self.sweep_links(now);
+        }
+        self.flush(now);
+    }
+
+    /// The next thing to do. Call until `None` after every `handle_*`.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.core.outputs.pop_front()
+    }
+
+    /// The earliest deadline and its name.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let mut next = earliest(self.server.poll_timeout(), self.timers.earliest());
+        next = earliest(next, self.outbox.next_deadline().map(|at| (at, "delivery")));
+        next = earliest(next, self.spares.poll_timeout());
+        let other = self.server.other_family(&self.core);
+        next = earliest(next, self.other_family.poll_timeout(other));
+        if !self.links.is_empty() {
+            next = earliest(next, Some((self.sweep_at, "idle links")));
+        }
+        match self.phase {
+            Phase::Settling { until } => earliest(next, Some((until, "settling"))),
+            Phase::Closing { next: at, .. } => earliest(next, Some((at, "closing"))),
+            Phase::Running => next,
+            Phase::Closed => None,
+        }
+    }
+
+    /// The next message; taking it is what its receipt certifies. Take only what there is room
+    /// for: what stays here slows down its own channel alone. None are handed out after
+    /// [`Command::Close`].
+    pub fn poll_message(&mut self, now: Instant) -> Option<Incoming> {
+        let now = self.advance(now);
+        if self.phase != Phase::Running {
+            return None;
+        }
+        let key = self.next_readable()?;
+        let link = self.links.get_mut(&key)?;
+        let message = link.poll_message(now)?;
+        let incoming = Incoming {
+            from: link.name.clone(),
+            key,
+            audience: match message.channel {
+                channel if channel == Audience::Everybody.channel() => Audience::Everybody,
+                _ => Audience::Private,
+            },
+            id: (link.remote_epoch(), message.channel, message.sequence),
+            payload: message.payload,
+        };
+        self.reader = Some(key);
+        self.touched.insert(key);
+        self.flush(now);
+        Some(incoming)
+    }
+
+    /// The path to a peer, what was tried, and why it is the one.
+    pub fn why(&self, name: &PeerName) -> Option<Why> {
+        let link = self.links.values().find(|link| link.name == *name);
+        link.map(PeerLink::why)
+    }
+
+    /// Who this peer is, to itself and to the server.
+    pub fn whoami(&self) -> Whoami {
+        let registered = self.registered.as_ref();
+        let wanted = || self.server.wanted().and_then(|wanted| wanted.name.parse().ok());
+        Whoami {
+            name: registered.map(|registered| registered.name.clone()).or_else(wanted),
+            key: self.core.own,
+            observed: self.observed,
+            network: registered.map(|registered| registered.network.clone()),
+            server: self.server.display.clone(),
+            server_key: self.server.key,
+            registered: registered.is_some(),
+        }
+    }
+
+    /// Nothing waits for a receipt.
+    pub fn is_idle(&self) -> bool {
+        self.outbox.is_empty() && self.waiting_for_list.is_empty()
+    }
+
+    /// One line for each peer talked to, for logs and failing simulations.
+    pub fn diagnose(&self) -> Vec<String> {
+        let line = |link: &PeerLink| {
+            format!("{} waiting {:?}", link.diagnose(), self.outbox.waiting_for(link.key).len())
+        };
+        let mut lines: Vec<String> = self.links.values().map(line).collect();
+        lines.push(format!("unresolved {:?}", self.outbox.unresolved().len()));
+        lines
+    }
+
+    /// Present peers, as far as the server told.
+    pub fn members(&self) -> impl Iterator<Item = &control::Member> {
+        self.directory.members()
+    }
+
+    /// Time never runs backwards here.
+    fn advance(&mut self, now: Instant) -> Instant {
+        self.last_now = self.last_now.max(now);
+        self.last_now
+    }
+
+    fn next_readable(&self) -> Option<PeerKey> {
+        let ready = |(key, link): (&PeerKey, &PeerLink)| link.has_message().then_some(*key);
+        let after = self.reader.and_then(|last| {
+            let rest = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
+            self.links.range(rest).find_map(ready)
+        });
+        after.or_else(|| self.links.iter().find_map(ready))
+    }
+
+    // ---- datagrams
+
+    fn handle_datagram(&mut self, route: Route, data: &mut [u8], now: Instant) {
+        match Family::of(data) {
+            Family::Relay => self.handle_relayed(route, data, now),
+            Family::Stun => self.handle_stun(route, data, now),
+            Family::HandshakeInit => {
+                // Direct inits come from peers that were introduced; the key inside tells whose.
+                self.handle_direct_init(route, data, now);
+            }
+            Family::HandshakeReply | Family::Data => {
+                let owner = peer_link::addressed_to(data).and_then(|id| self.core.owner_of(id));
+                match owner {
+                    Some(Owner::Server) => self.handle_from_server(route, data, now),
+                    Some(Owner::Peer(key)) => {
+                        self.handle_from_peer(key, Origin::Direct(route), data, now);
+                    }
+                    None => {}
+                }
+            }
+            Family::Retry | Family::Reset | Family::Stale | Family::Versions => {
+                self.handle_from_server(route, data, now);
+            }
+            Family::HandshakeFinish | Family::Other => {}
+        }
+    }
+
+    fn handle_from_server(&mut self, route: Route, data: &mut [u8], now: Instant) {
+        let mut notices = Vec::new();
+        self.server.handle_datagram(route, data, &mut notices, &mut self.core, now);
+        self.handle_server_notices(notices, now);
+    }
+
+    fn handle_from_peer(&mut self, key: PeerKey, origin: Origin, data: &mut [u8], now: Instant) {
+        let via = self.via();
+        if let Some(link) = self.links.get_mut(&key) {
+            link.handle_datagram(origin, data, via, &mut self.core, now);
+            self.touched.insert(key);
+        }
+    }
+
+    fn handle_relayed(&mut self, route: Route, data: &mut [u8], now: Instant) {
+        let Ok((header, _)) = RelayHeader::decode(data) else { return };
+        let ours = |up: &server_link::Up| up.token == header.token && up.route == route;
+        if !self.server.up().is_some_and(ours) {
+            return;
+        }
+        let inner = &mut data[RELAY_HEADER_LEN..];
+        match self.channels.get(&header.channel) {
+            Some(key) => self.handle_from_peer(*key, Origin::Relay, inner, now),
+            None => self.keep_stray(header.channel, inner, now),
+        }
+    }
+
+    /// The introduction may be a moment behind the first relayed datagram.
+    fn keep_stray(&mut self, channel: RelayChannel, datagram: &[u8], now: Instant) {
+        self.strays.retain(|(at, ..)| now.saturating_duration_since(*at) < STRAY_TTL);
+        if self.strays.len() < STRAYS_MAX {
+            self.strays.push_back((now, channel, datagram.to_vec()));
+        }
+    }
+
+    fn replay_strays(&mut self, channel: RelayChannel, key: PeerKey, now: Instant) {
+        let (ours, rest): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.strays).into_iter().partition(|(_, of, _)| *of == channel);
+        self.strays = rest;
+        for (_, _, mut datagram) in ours {
+            self.handle_from_peer(key, Origin::Relay, &mut datagram, now);
+        }
+    }
+
+    fn handle_direct_init(&mut self, route: Route, data: &mut [u8], now: Instant) {
+        let validated = self.links.iter().find(|(_, link)| link.has_validated(route));
+        if let Some(key) = validated.map(|(key, _)| *key) {
+            self.handle_from_peer(key, Origin::Direct(route), data, now);
+        }
+    }
+
+    /// A check carries the tag of its pair; each agent knows its own.
+    fn handle_stun(&mut self, route: Route, data: &[u8], now: Instant) {
+        if let Some(ready) = self.spares.measured(route, data) {
+            return self.offer_spare(&ready, now);
+        }
+        if let Some((bound, observed)) = self.other_family.answer(route, data) {
+            if self.core.note_observed(bound, observed) {
+                self.candidates_changed(now);
+            }
+            return;
+        }
+        for (key, link) in &mut self.links {
+            if link.handle_check(route, data, now) {
+                self.touched.insert(*key);
+                return;
+            }
+        }
+    }
+
+    /// The server's IPv4 address, whichever family the session uses.
+    fn server_v4(&self) -> Option<SocketAddr> {
+        let session = self.via().map(|via| via.route);
+        let routes = session.into_iter().chain(self.server.other_family(&self.core));
+        routes.map(|route| route.remote).find(SocketAddr::is_ipv4)
+    }
+
+    fn via(&self) -> Option<Via> {
+        self.server.up().map(|up| Via { route: up.route, token: up.token })
+    }
+
+    // ---- sockets and addresses
+
+    fn handle_sockets(&mut self, sockets: Vec<LocalSocket>, now: Instant) {
+        let first = self.core.sockets.is_empty();
+        if self.core.sockets == sockets {
+            return;
+        }
+        self.core.sockets = sockets;
+        self.candidates_changed(now);
+        if first {
+            return self.server.begin(&mut self.core, now);
+        }
+        // The network changed under us: show the server and the peers where we are now.
+        self.server.ping(now);
+        self.other_family.restart(now);
+        for (key, link) in &mut self.links {
+            link.restart(now);
+            self.touched.insert(*key);
+        }
+    }
+
+    fn candidates_changed(&mut self, now: Instant) {
+        self.server.set_candidates(self.core.host_candidates());
+        for (key, link) in &mut self.links {
+            link.set_local(&self.core, now);
+            self.touched.insert(*key);
+        }
+    }
+
+    fn observed(&mut self, address: SocketAddr, now: Instant) {
+        let Some(up) = self.server.up() else { return };
+        self.core.note_observed(up.route.local, address);
+        let old = self.observed.replace(address);
+        if old == Some(address) {
+            return;
+        }
+        if old.is_some() && self.registered.is_some() {
+            self.core.event(Event::Observed(address));
+        }
+        self.candidates_changed(now);
+    }
+
+    fn handle_resolved(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        let opens = if self.server.can_offer_early() { self.early_opens(now) } else { Vec::new() };
+        self.server.handle_resolved(addresses, opens, &mut self.core, now);
+    }
+
+    // ---- flushing
+
+    /// Drains the parts until nothing moves; each round only looks at links that were touched.
+    fn flush(&mut self, now: Instant) {
+        self.settle(now);
+        while let Some(key) = self.touched.pop_first() {
+            let via = self.via();
+            let mut notices = Vec::new();
+            if let Some(link) = self.links.get_mut(&key) {
+                if link.wants_session() && self.directory.member(&link.name).is_some() {
+                    link.connect(&mut self.core, now);
+                }
+                link.flush(via, &mut notices, &mut self.core, now);
+            }
+            self.timers.set(key, self.links.get(&key).and_then(PeerLink::poll_timeout));
+            for notice in notices {
+                self.handle_link_notice(key, notice, now);
+            }
+        }
+        let server = self.server_v4();
+        self.spares.advance(server, &mut self.core, now);
+        let other = self.server.other_family(&self.core);
+        self.other_family.advance(other, &mut self.core, now);
+        self.server.flush(&mut self.core, now);
+    }
+
+    fn handle_link_notice(&mut self, key: PeerKey, notice: peer_link::Notice, now: Instant) {
+        match notice {
+            peer_link::Notice::Delivered { channel, below, path } => {
+                for entry in self.outbox.take_delivered(key, channel, below) {
+                    let Some(to) = self.links.get(&key).map(|link| link.name.clone()) else {
+                        continue;
+                    };
+                    self.core.event(Event::Delivered { handle: entry.handle, to, path });
+                }
+            }
+            peer_link::Notice::Readable => self.core.event(Event::Readable),
+            peer_link::Notice::Writable => self.send_backlog(key, now),
+            peer_link::Notice::Closed => {
+                if let Some(link) = self.links.get_mut(&key) {
+                    link.drop_session(&mut self.core, now);
+                    self.touched.insert(key);
+                }
+            }
+            peer_link::Notice::Path(path) => {
+                if let Some(name) = self.links.get(&key).map(|link| link.name.clone()) {
+                    self.core.event(Event::Path { name, path });
+                }
+            }
+            peer_link::Notice::Open { datagram } => self.open(key, datagram, now),
+            peer_link::Notice::Reintroduce => self.reintroduce(key, now),
+            peer_link::Notice::Spare { nth } => self.spares.want(key, nth),
+        }
+    }
+}
+
+fn refused_send(error: SendError) -> Problem {
+    let code = match error {
+        SendError::TooLong => code::TOO_LARGE,
+        SendError::Full | SendError::NoChannel => code::TOO_MANY,
+    };
+    Problem { code, text: error.to_string() }
+}

@@ -1,0 +1,496 @@
+//! The link to one peer: its handshake, its conversation, its paths.
+//!
+//! 1. The server introduces: both sides learn each other's key, a relay channel and check tags,
+//!    and both start checking candidates at once.
+//! 2. The side that wants to talk sends HANDSHAKE_INIT, inside OPEN or over the relay.
+//! 3. Messages travel over the relay from the first moment; when a check succeeds the
+//!    controlling side opens a direct path and prefers it.
+
+mod handshake;
+mod paths;
+mod why;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::RngCore;
+
+use self::handshake::Handshake;
+use super::api::{Deadline, PathView};
+use super::core::{Core, Owner};
+use crate::control::{self, CandidateKindText};
+use crate::conversation::{Conversation, PacketError};
+use crate::id::{
+    Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
+    Token,
+};
+use crate::io::Route;
+use crate::session::{OpenError, check_keys};
+use crate::time::earliest;
+use crate::transport::{self, ControlFrame, Event};
+use crate::traversal::{self, Agent, Role};
+use crate::wire::frame::{Candidate, CandidateKind, Candidates};
+use crate::wire::{Family, RelayHeader, receiver_of};
+
+/// While a pair talks its relayed path is touched this often, or the server frees the channel.
+const RELAY_WARM: Duration = Duration::from_secs(20);
+/// A pair that said nothing for this long no longer keeps its relayed path warm.
+const TALKING: Duration = Duration::from_secs(300);
+/// A session that heard nothing for this long while messages wait is made anew.
+const DEAF_AFTER: Duration = Duration::from_secs(8);
+
+/// Everything about one peer.
+pub(super) struct PeerLink {
+    pub(super) key: PeerKey,
+    pub(super) name: PeerName,
+    boot: Boot,
+    epoch: Epoch,
+    role: Role,
+    conversation: Conversation,
+    handshake: Option<Handshake>,
+    /// The last inits answered and the answers, newest last: the same init gets the same reply.
+    replied: VecDeque<([u8; 16], Vec<u8>)>,
+    relay: Option<RelayChannel>,
+    connect: Option<ConnectId>,
+    agent: Option<Agent>,
+    /// The spare socket this pair uses, and where the server saw it.
+    spare: Option<(SocketAddr, Candidate)>,
+    /// A spare that takes part from this introduction on.
+    offered: Option<(ConnectId, SocketAddr, Candidate)>,
+    /// Spares wanted so far.
+    spares_wanted: usize,
+    /// The same since there was a direct path or the network changed.
+    spares_in_row: usize,
+    direct: BTreeMap<PathId, Route>,
+    unproved: BTreeMap<PathId, ([u8; 8], Route)>,
+    preferred: PathId,
+    next_path: u8,
+    candidates_told: u64,
+    last_used: Instant,
+    /// When a packet of the session last opened, or the session began.
+    last_heard: Instant,
+    warm_at: Instant,
+    reintroduced: Option<Instant>,
+    view: PathView,
+}
+
+/// The way to the server that relay frames take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Via {
+    pub(super) route: Route,
+    pub(super) token: Token,
+}
+
+/// How a datagram of a peer reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Relay,
+    Direct(Route),
+}
+
+/// What a link tells the node.
+pub(super) enum Notice {
+    /// Messages of the channel below `below` have their receipts.
+    Delivered { channel: Channel, below: Sequence, path: PathView },
+    /// There is something to read.
+    Readable,
+    /// There is room to write.
+    Writable,
+    /// The peer said CLOSE.
+    Closed,
+    /// Another path is in use.
+    Path(PathView),
+    /// The handshake needs an OPEN: there is no relay channel yet.
+    Open { datagram: Vec<u8> },
+    /// The relayed path is dead: ask the server for a new introduction.
+    Reintroduce,
+    /// All checks failed: another local port may do better.
+    Spare { nth: usize },
+}
+
+impl PeerLink {
+    pub(super) fn new(member: &control::Member, core: &mut Core, now: Instant) -> Self {
+        Self {
+            key: member.key,
+            name: member.name.clone(),
+            boot: member.boot,
+            epoch: Epoch(core.rng.next_u64()),
+            role: if core.own < member.key { Role::Controlling } else { Role::Controlled },
+            conversation: Conversation::new(transport::Config::peer(), now),
+            handshake: None,
+            replied: VecDeque::new(),
+            relay: None,
+            connect: None,
+            agent: None,
+            spare: None,
+            offered: None,
+            spares_wanted: 0,
+            spares_in_row: 0,
+            direct: BTreeMap::new(),
+            unproved: BTreeMap::new(),
+            preferred: PathId::SERVER,
+            next_path: 1,
+            candidates_told: 0,
+            last_used: now,
+            last_heard: now,
+            warm_at: now + RELAY_WARM,
+            reintroduced: None,
+            view: PathView::None,
+        }
+    }
+
+    // ---- the application's side
+
+    /// Queues a message.
+    pub(super) fn send(
+        &mut self,
+        channel: Channel,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<Sequence, transport::SendError> {
+        self.last_used = now;
+        self.conversation.transport().send(channel, payload, now)
+    }
+
+    pub(super) fn cancel(&mut self, channel: Channel, sequence: Sequence, now: Instant) {
+        self.conversation.transport().cancel(channel, sequence, now);
+    }
+
+    pub(super) fn poll_message(&mut self, now: Instant) -> Option<transport::Received> {
+        let message = self.conversation.transport().poll_message(now)?;
+        self.last_used = now;
+        Some(message)
+    }
+
+    pub(super) fn remote_epoch(&self) -> Epoch {
+        self.conversation.transport_ref().remote_epoch()
+    }
+
+    pub(super) fn has_message(&self) -> bool {
+        self.conversation.transport_ref().has_message()
+    }
+
+    /// Whether messages wait and nothing is done about it.
+    pub(super) fn wants_session(&self) -> bool {
+        !self.is_connected_or_connecting() && !self.conversation.transport_ref().is_idle()
+    }
+
+    /// Whether a session stands or is under way.
+    pub(super) fn is_connected_or_connecting(&self) -> bool {
+        self.handshake.is_some() || self.conversation.session().is_some()
+    }
+
+    pub(super) fn has_session(&self) -> bool {
+        self.conversation.session().is_some()
+    }
+
+    /// When the pair last talked.
+    pub(super) fn last_used(&self) -> Instant {
+        self.last_used
+    }
+
+    /// Whether it can be forgotten: nothing waits and nobody talked for `idle`.
+    pub(super) fn is_forgettable(&self, idle: Duration, now: Instant) -> bool {
+        self.conversation.transport_ref().is_idle()
+            && !self.has_message()
+            && now.saturating_duration_since(self.last_used) > idle
+    }
+
+    /// Whether the pair talked lately.
+    pub(super) fn is_talking(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_used) < TALKING
+            || !self.conversation.transport_ref().is_idle()
+    }
+
+    // ---- introduction and handshake
+
+    /// What the server says of the peer. Another process of it holds none of our keys.
+    pub(super) fn update(&mut self, member: &control::Member, core: &mut Core, now: Instant) {
+        self.name = member.name.clone();
+        if self.boot != member.boot {
+            self.boot = member.boot;
+            self.drop_session(core, now);
+            self.relay = None;
+        }
+    }
+
+    /// The server introduced us: the relay channel is there and checks begin.
+    pub(super) fn introduced(&mut self, event: &control::Connect, core: &mut Core, now: Instant) {
+        self.relay = Some(event.channel);
+        self.open_relay(now);
+        if self.connect == Some(event.connect) && self.agent.is_some() {
+            return;
+        }
+        let Some(keys) = check_keys(&core.static_key, &self.key, &event.connect) else { return };
+        let mut seed = [0; 32];
+        core.rng.fill_bytes(&mut seed);
+        let config = traversal::Config {
+            role: self.role,
+            keys,
+            own_tag: event.own_tag,
+            their_tag: event.their_tag,
+            seed,
+        };
+        self.connect = Some(event.connect);
+        if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
+            self.spare = Some((bound, known));
+        }
+        let mut agent = Agent::new(config, now);
+        agent.set_local(core.local_candidates(self.spare), now);
+        agent.set_remote(first_candidates(event), now);
+        self.agent = Some(agent);
+        self.candidates_told = 0;
+    }
+
+    /// The peer is gone: its process holds no keys any more.
+    pub(super) fn drop_session(&mut self, core: &mut Core, now: Instant) {
+        self.conversation.drop_session();
+        self.abandon_handshake(now);
+        self.replied.clear();
+        self.agent = None;
+        self.spare = None;
+        self.offered = None;
+        self.connect = None;
+        self.forget_paths();
+        core.release_receivers(Owner::Peer(self.key), &[]);
+    }
+
+    /// The server forgot our relay channels. The relayed path stays, as one that loses
+    /// everything, until there is a channel again: path ids do not come back.
+    pub(super) fn drop_relay(&mut self) {
+        self.relay = None;
+    }
+
+    /// Whether the peer is not known to have the receipt of every message taken here.
+    pub(super) fn owes_receipts(&self) -> bool {
+        self.has_session() && self.conversation.transport_ref().owes_receipts()
+    }
+
+    /// Queues CLOSE.
+    pub(super) fn say_close(&mut self, code: u16, reason: &str, now: Instant) {
+        if self.has_session() {
+            let frame = ControlFrame::Close(code, reason.to_owned());
+            self.conversation.transport().control(frame, None, now);
+        }
+    }
+
+    // ---- datagrams
+
+    /// A datagram of this peer. `via` is where relayed answers go.
+    pub(super) fn handle_datagram(
+        &mut self,
+        origin: Origin,
+        data: &mut [u8],
+        via: Option<Via>,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        match Family::of(data) {
+            Family::HandshakeInit => self.handle_init(origin, data, via, core, now),
+            Family::HandshakeReply => self.handle_reply(data, core, now),
+            Family::Data => self.handle_data(origin, data, core, now),
+            Family::Stun => {
+                if let Origin::Direct(route) = origin {
+                    self.handle_check(route, data, now);
+                }
+            }
+            Family::HandshakeFinish
+            | Family::Retry
+            | Family::Relay
+            | Family::Reset
+            | Family::Stale
+            | Family::Versions
+            | Family::Other => {}
+        }
+    }
+
+    fn handle_data(&mut self, origin: Origin, data: &mut [u8], core: &mut Core, now: Instant) {
+        let arrived = match self.conversation.handle_packet(data, &mut core.rng, now) {
+            Ok(arrived) => arrived,
+            // So many forgeries that one might succeed (SPEC section 5.3).
+            Err(PacketError::Open(OpenError::Exhausted)) => return self.drop_session(core, now),
+            Err(PacketError::Open(_)) => return,
+            Err(PacketError::Frame(error)) => {
+                self.say_close(control::code::BAD_REQUEST, &error.to_string(), now);
+                self.flush_close(core, now);
+                return self.drop_session(core, now);
+            }
+        };
+        if arrived.confirmed
+            && self.conversation.transport_ref().path_stats(PathId::SERVER).is_none()
+        {
+            self.began_session(core, now);
+        }
+        self.last_heard = now;
+        if let Origin::Direct(route) = origin {
+            if let Some(agent) = &mut self.agent {
+                agent.traffic(route, now);
+            }
+            self.learn_path(arrived.number.path(), route, core, now);
+        }
+    }
+
+    // ---- what comes out
+
+    /// Moves everything that is due out of the parts: datagrams to `core`, the rest to `notices`.
+    pub(super) fn flush(
+        &mut self,
+        via: Option<Via>,
+        notices: &mut Vec<Notice>,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        // Events may call forth checks, which shall leave at once.
+        self.collect_events(notices, now);
+        self.collect_agent(notices, core, now);
+        self.tell_candidates(now);
+        self.try_handshake(via, notices, core, now);
+        while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
+            self.transmit_on(path, datagram, via, core);
+        }
+        let view = self.view();
+        if !view.is_same(&self.view) {
+            self.view = view;
+            notices.push(Notice::Path(view));
+        }
+    }
+
+    fn flush_close(&mut self, core: &mut Core, now: Instant) {
+        while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
+            self.transmit_on(path, datagram, None, core);
+        }
+    }
+
+    fn collect_events(&mut self, notices: &mut Vec<Notice>, now: Instant) {
+        while let Some(event) = self.conversation.poll_event() {
+            match event {
+                Event::Delivered { channel, below, path } => {
+                    self.last_used = now;
+                    let path = self.view_of(path);
+                    notices.push(Notice::Delivered { channel, below, path });
+                }
+                Event::Readable => notices.push(Notice::Readable),
+                Event::Writable => notices.push(Notice::Writable),
+                Event::PathSuspect(path) => self.suspect(path, notices, now),
+                Event::PathRecovered(_) => {}
+                Event::Control { path, frame } => self.handle_control(path, frame, notices, now),
+            }
+        }
+    }
+
+    fn handle_control(
+        &mut self,
+        path: PathId,
+        frame: ControlFrame,
+        notices: &mut Vec<Notice>,
+        now: Instant,
+    ) {
+        match frame {
+            ControlFrame::Candidates(candidates) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.set_remote(candidates, now);
+                }
+            }
+            ControlFrame::PathChallenge(data) => {
+                let answer = ControlFrame::PathResponse(data);
+                self.conversation.transport().control(answer, Some(path), now);
+            }
+            ControlFrame::PathResponse(data) => self.prove(data, now),
+            ControlFrame::PathRetire(path) => self.retired(path, now),
+            ControlFrame::Close(..) => notices.push(Notice::Closed),
+            ControlFrame::Ping
+            | ControlFrame::Observed(_)
+            | ControlFrame::Rekey(_)
+            | ControlFrame::Open(..) => {}
+        }
+    }
+
+    fn transmit_on(&self, path: PathId, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
+        let unproved = || self.unproved.get(&path).map(|(_, route)| route);
+        match self.direct.get(&path).or_else(unproved) {
+            Some(route) => core.transmit(*route, datagram),
+            None => self.transmit(Origin::Relay, datagram, via, core),
+        }
+    }
+
+    fn transmit(&self, to: Origin, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
+        match (to, via, self.relay) {
+            (Origin::Direct(route), ..) => core.transmit(route, datagram),
+            (Origin::Relay, Some(via), Some(channel)) => {
+                let header = RelayHeader { channel, token: via.token }.encode();
+                core.transmit(via.route, [&header[..], &datagram].concat());
+            }
+            // Without a server or a channel the relayed path is a lossy one.
+            (Origin::Relay, ..) => {}
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Instant) {
+        self.conversation.handle_timeout(now);
+        if self.deaf_at().is_some_and(|at| at <= now) {
+            self.last_heard = now;
+            self.begin_handshake(core, now);
+        }
+        if let Some(agent) = &mut self.agent {
+            agent.handle_timeout(now);
+        }
+        if self.warm_at <= now {
+            self.warm_at = now + RELAY_WARM;
+            if self.has_session() && self.is_talking(now) {
+                self.conversation.transport().probe(PathId::SERVER, now);
+            }
+        }
+    }
+
+    /// When a session that hears nothing is to be made anew: the other end may hold no keys, or
+    /// those of another handshake.
+    fn deaf_at(&self) -> Option<Instant> {
+        let waits = self.has_session()
+            && self.handshake.is_none()
+            && !self.conversation.transport_ref().is_idle();
+        waits.then(|| self.last_heard.max(self.last_used) + DEAF_AFTER)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Deadline {
+        let mut next = earliest(self.conversation.poll_timeout(), Some((self.warm_at, "warm")));
+        next = earliest(next, self.deaf_at().map(|at| (at, "silent peer")));
+        next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
+        let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
+        earliest(next, handshake)
+    }
+}
+
+/// The candidates of an introduction: those the peer registered and where the server sees it.
+fn first_candidates(event: &control::Connect) -> Candidates {
+    let observed = Candidate { kind: CandidateKind::Observed, address: event.member.observed };
+    let told = event.candidates.iter().map(|candidate| Candidate {
+        kind: match candidate.kind {
+            CandidateKindText::Host => CandidateKind::Host,
+            CandidateKindText::Observed => CandidateKind::Observed,
+            CandidateKindText::Mapped => CandidateKind::Mapped,
+        },
+        address: candidate.address,
+    });
+    let mut list: Vec<Candidate> = vec![observed];
+    list.extend(told.filter(|candidate| candidate.address != observed.address));
+    list.truncate(crate::wire::frame::CANDIDATES_MAX);
+    Candidates { generation: 0, list }
+}
+
+/// The receiver id a datagram of a peer is addressed to.
+pub(super) fn addressed_to(data: &[u8]) -> Option<ReceiverId> {
+    match Family::of(data) {
+        Family::HandshakeReply | Family::Data => receiver_of(data).ok(),
+        Family::Stun
+        | Family::HandshakeInit
+        | Family::HandshakeFinish
+        | Family::Retry
+        | Family::Relay
+        | Family::Reset
+        | Family::Stale
+        | Family::Versions
+        | Family::Other => None,
+    }
+}

@@ -1,0 +1,270 @@
+//! Paths to a peer: the relayed one, direct ones, and the agent that finds them (SPEC section 9).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::RngCore as _;
+
+use super::super::core::Core;
+use super::super::spare::SPARES_MAX;
+use super::{Notice, PeerLink};
+use crate::id::{ConnectId, PathId};
+use crate::io::Route;
+use crate::transport::{ControlFrame, PathKind};
+use crate::traversal::{self, Agent, Role};
+use crate::wire::frame::Candidate;
+use crate::wire::{DATAGRAM_LEN_BASE, RELAY_HEADER_LEN};
+
+/// A new introduction is asked for at most this often.
+const REINTRODUCE: Duration = Duration::from_secs(5);
+/// Paths that wait for a PATH_RESPONSE at a time; more would be somebody else's packets.
+const UNPROVED_MAX: usize = 4;
+
+impl PeerLink {
+    /// Our own candidates changed.
+    pub(in crate::node) fn set_local(&mut self, core: &Core, now: Instant) {
+        if let Some(agent) = &mut self.agent {
+            agent.set_local(core.local_candidates(self.spare), now);
+        }
+    }
+
+    /// Where the server saw the spare socket in use.
+    pub(in crate::node) fn spare(&self) -> Option<Candidate> {
+        self.spare.map(|(_, candidate)| candidate)
+    }
+
+    /// Takes a spare into use from the introduction `connect` on. False when the pair has no
+    /// need of it any more.
+    pub(in crate::node) fn offer_spare(
+        &mut self,
+        connect: ConnectId,
+        bound: SocketAddr,
+        known: Candidate,
+    ) -> bool {
+        let wanted = self.has_session() && self.direct.is_empty();
+        if wanted {
+            self.offered = Some((connect, bound, known));
+        }
+        wanted
+    }
+
+    /// A round of checks found nothing. One side is enough: the controlling one.
+    pub(super) fn want_spare(&mut self, notices: &mut Vec<Notice>, now: Instant) {
+        let useful = self.role == Role::Controlling && self.has_session() && self.is_talking(now);
+        if useful && self.direct.is_empty() && self.spares_in_row < SPARES_MAX {
+            notices.push(Notice::Spare { nth: self.spares_wanted });
+            self.spares_wanted += 1;
+            self.spares_in_row += 1;
+        }
+    }
+
+    /// The network under us changed: check everything again at once.
+    pub(in crate::node) fn restart(&mut self, now: Instant) {
+        self.spares_in_row = 0;
+        if let Some(agent) = &mut self.agent {
+            agent.restart(now);
+        }
+    }
+
+    pub(super) fn forget_paths(&mut self) {
+        self.direct.clear();
+        self.unproved.clear();
+        self.preferred = PathId::SERVER;
+        self.next_path = 1;
+    }
+
+    pub(super) fn open_relay(&mut self, now: Instant) {
+        let Some(session) = self.conversation.session() else { return };
+        if self.relay.is_some() {
+            let payload_max = DATAGRAM_LEN_BASE - RELAY_HEADER_LEN - session.overhead();
+            let transport = self.conversation.transport();
+            transport.open_path(PathId::SERVER, PathKind::Relay, payload_max, now);
+        }
+    }
+
+    /// Whether a check of this pair was answered on the route.
+    pub(in crate::node) fn has_validated(&self, route: Route) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.is_validated(route))
+    }
+
+    /// Whether a STUN message is a check of this pair; handles it if so.
+    pub(in crate::node) fn handle_check(
+        &mut self,
+        route: Route,
+        data: &[u8],
+        now: Instant,
+    ) -> bool {
+        let ours = self.agent.as_mut().is_some_and(|agent| agent.handle_datagram(route, data, now));
+        if ours {
+            self.prove_by_check(route, now);
+        }
+        ours
+    }
+
+    /// The controlling side put a packet on a path we have not seen: SPEC section 9.
+    pub(super) fn learn_path(&mut self, path: PathId, route: Route, core: &mut Core, now: Instant) {
+        // What the other side left before stays left: a late packet must not bring it back.
+        if path.0 < self.next_path || self.role == Role::Controlling {
+            return;
+        }
+        if self.has_validated(route) {
+            self.unproved.remove(&path);
+            self.open_direct(path, route, now);
+        } else if self.unproved.len() < UNPROVED_MAX && !self.unproved.contains_key(&path) {
+            let mut challenge = [0; 8];
+            core.rng.fill_bytes(&mut challenge);
+            self.unproved.insert(path, (challenge, route));
+            self.open_transport_path(path, now);
+            let frame = ControlFrame::PathChallenge(challenge);
+            self.conversation.transport().control(frame, Some(path), now);
+        }
+    }
+
+    /// The controlling side: a validated route becomes a path of its own.
+    pub(super) fn use_route(&mut self, route: Route, now: Instant) {
+        if self.role != Role::Controlling
+            || !self.has_session()
+            || self.direct.get(&self.preferred) == Some(&route)
+            || self.next_path == u8::MAX
+        {
+            return;
+        }
+        let path = PathId(self.next_path);
+        self.next_path += 1;
+        self.open_direct(path, route, now);
+        self.conversation.transport().probe(path, now);
+    }
+
+    pub(super) fn open_direct(&mut self, path: PathId, route: Route, now: Instant) {
+        let old: Vec<PathId> = self.direct.keys().copied().collect();
+        self.open_transport_path(path, now);
+        if let Some(rtt) = self.agent.as_ref().and_then(|agent| agent.rtt(route)) {
+            self.conversation.transport().set_rtt_hint(path, rtt);
+        }
+        self.direct.insert(path, route);
+        self.next_path = self.next_path.max(path.0.saturating_add(1));
+        self.prefer(path, now);
+        for old in old {
+            self.close_direct(old, now);
+        }
+    }
+
+    pub(super) fn open_transport_path(&mut self, path: PathId, now: Instant) {
+        let Some(session) = self.conversation.session() else { return };
+        let payload_max = DATAGRAM_LEN_BASE - session.overhead();
+        self.conversation.transport().open_path(path, PathKind::Direct, payload_max, now);
+    }
+
+    pub(super) fn prefer(&mut self, path: PathId, now: Instant) {
+        self.preferred = path;
+        self.conversation.transport().prefer_path(path, now);
+    }
+
+    pub(super) fn close_direct(&mut self, path: PathId, now: Instant) {
+        self.unproved.remove(&path);
+        if self.direct.remove(&path).is_some() && self.preferred == path {
+            self.prefer(PathId::SERVER, now);
+        }
+        self.conversation.transport().close_path(path, now);
+    }
+
+    /// A route no longer answers checks.
+    pub(super) fn lose_route(&mut self, route: Route, now: Instant) {
+        let lost = self.direct.iter().filter(|(_, of)| **of == route).map(|(path, _)| *path);
+        for path in lost.collect::<Vec<_>>() {
+            self.close_direct(path, now);
+            let frame = ControlFrame::PathRetire(path);
+            self.conversation.transport().control(frame, None, now);
+        }
+    }
+
+    pub(super) fn collect_agent(
+        &mut self,
+        notices: &mut Vec<Notice>,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        loop {
+            let Some(output) = self.agent.as_mut().and_then(Agent::poll_output) else { return };
+            match output {
+                traversal::Output::Transmit(transmit) => {
+                    core.transmit(transmit.route, transmit.payload);
+                }
+                traversal::Output::Selected { route, .. } => {
+                    self.spares_in_row = 0;
+                    self.use_route(route, now);
+                }
+                traversal::Output::Lost { route } => self.lose_route(route, now),
+                traversal::Output::CandidatesChanged => self.candidates_told = 0,
+                traversal::Output::Failed => self.want_spare(notices, now),
+            }
+        }
+    }
+
+    pub(super) fn suspect(&mut self, path: PathId, notices: &mut Vec<Notice>, now: Instant) {
+        if self.unproved.contains_key(&path) {
+            return self.close_direct(path, now);
+        }
+        if let Some(route) = self.direct.get(&path).copied() {
+            return match &mut self.agent {
+                Some(agent) if agent.selected() == Some(route) => agent.path_failed(route, now),
+                // A path that an earlier introduction found: nobody else watches it.
+                Some(_) | None => self.lose_route(route, now),
+            };
+        }
+        let due =
+            self.reintroduced.is_none_or(|at| now.saturating_duration_since(at) >= REINTRODUCE);
+        if path == PathId::SERVER && due {
+            self.reintroduced = Some(now);
+            notices.push(Notice::Reintroduce);
+        }
+    }
+
+    /// The other side gave a path up. Our own checks may go on being answered, so the agent must
+    /// be told, or the route would stay chosen without a path.
+    pub(super) fn retired(&mut self, path: PathId, now: Instant) {
+        let route = self.direct.get(&path).copied();
+        self.close_direct(path, now);
+        if let (Some(route), Some(agent)) = (route, &mut self.agent) {
+            agent.path_failed(route, now);
+        }
+    }
+
+    /// The first packet on a path often comes a moment before the answer to our check: no need
+    /// to wait for the challenge as well. Only the route that both sides chose counts, and only
+    /// a path newer than the one in use: what the other side left before stays left.
+    pub(super) fn prove_by_check(&mut self, route: Route, now: Instant) {
+        if self.agent.as_ref().and_then(Agent::selected) != Some(route) {
+            return;
+        }
+        let waiting = self
+            .unproved
+            .iter()
+            .next_back()
+            .filter(|(path, (_, of))| *of == route && **path > self.preferred);
+        if let Some(path) = waiting.map(|(path, _)| *path) {
+            self.unproved.remove(&path);
+            self.open_direct(path, route, now);
+        }
+    }
+
+    pub(super) fn prove(&mut self, data: [u8; 8], now: Instant) {
+        let proved = self.unproved.iter().find(|(_, (challenge, _))| *challenge == data);
+        let Some((path, route)) = proved.map(|(path, (_, route))| (*path, *route)) else { return };
+        self.unproved.remove(&path);
+        self.open_direct(path, route, now);
+    }
+
+    pub(super) fn tell_candidates(&mut self, now: Instant) {
+        let Some(agent) = &self.agent else { return };
+        let candidates = agent.local_candidates();
+        if self.conversation.is_confirmed()
+            && candidates.generation > self.candidates_told
+            && !candidates.list.is_empty()
+        {
+            self.candidates_told = candidates.generation;
+            let frame = ControlFrame::Candidates(candidates);
+            self.conversation.transport().control(frame, None, now);
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! The session with the rendezvous: handshake, requests, keepalive, silence.
+//!
+//! 1. An attempt asks the shell for the server's addresses and races one HANDSHAKE_INIT to all.
+//! 2. The first true reply wins; registration goes out with the init where the server's boot
+//!    is known, else right after.
+//! 3. While up, keepalives go out and silence is noticed; a new attempt then runs beside the old
+//!    session, which stays in use until it is replaced.
+//!
+//! The session's conversation is made anew with every handshake: requests belong to one session,
+//! and the node asks again what it still needs.
+
+mod attempt;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::api::Deadline;
+use super::core::Core;
+use crate::control::{self, FromServer, code};
+use crate::conversation::{Conversation, PacketError};
+use crate::id::{Boot, PathId, PeerKey, Token};
+use crate::io::Route;
+use crate::session::{Initiator, OpenError, is_reset};
+use crate::time::{Backoff, earliest};
+use crate::transport::{ControlFrame, Event};
+use crate::wire::{Family, token_of};
+
+/// First and largest delay between handshake tries.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// A registration refused for the moment is tried again after this.
+const REFUSED_RETRY: Duration = Duration::from_secs(5);
+/// Silence after which a person is told.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+/// Tries with the pinned key before asking, beside them, which key answers now.
+const TRIES_BEFORE_KEY_PROBE: u32 = 4;
+/// Tries after which the server's name is looked up again.
+const TRIES_PER_RESOLVE: u32 = 5;
+/// An unanswered keepalive is repeated after this.
+const PING_RETRY: Duration = Duration::from_secs(1);
+/// Unanswered keepalives after which a new attempt begins.
+const PINGS_BEFORE_ATTEMPT: u32 = 3;
+/// Most addresses of a server that are tried at once.
+const ADDRESSES_MAX: usize = 8;
+/// Window of packet numbers in sessions with a server (SPEC section 5).
+const REPLAY_WINDOW: usize = 128;
+/// Copies of a CLOSE and the time between them: nobody acknowledges it.
+const CLOSE_COPIES: u32 = 3;
+
+/// The link to the server.
+pub(super) struct ServerLink {
+    /// As the person wrote it.
+    pub(super) display: String,
+    pub(super) key: Option<PeerKey>,
+    boot: Option<Boot>,
+    /// What a key probe found instead of the pinned key.
+    pub(super) refused_key: Option<PeerKey>,
+    token: Option<(String, String)>,
+    keepalive: Duration,
+    attempt: Option<Attempt>,
+    up: Option<Up>,
+    next_request: u32,
+    /// What registration says; `None` until there is a name.
+    wanted: Option<Wanted>,
+    reported_silent: Reported,
+    retry: Backoff,
+    retry_at: Option<Instant>,
+}
+
+/// What registration says.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) candidates: Vec<control::CandidateText>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reported {
+    No,
+    Yes,
+}
+
+/// A handshake under way.
+struct Attempt {
+    began: Instant,
+    addresses: Vec<SocketAddr>,
+    stage: Stage,
+    backoff: Backoff,
+    next_try: Instant,
+    tries: u32,
+    versions_told: bool,
+}
+
+enum Stage {
+    /// The shell was asked for addresses.
+    Resolving,
+    /// Inits are out.
+    Waiting(Box<Waiting>),
+}
+
+struct Waiting {
+    initiator: Initiator,
+    conversation: Conversation,
+    requests: BTreeMap<u32, Asked>,
+    /// Asks any server that answers for its key; sent when the pinned one keeps silent.
+    probe: Option<Initiator>,
+}
+
+/// A session that stands.
+pub(super) struct Up {
+    conversation: Conversation,
+    pub(super) route: Route,
+    pub(super) token: Token,
+    /// All addresses the server was looked up under.
+    addresses: Vec<SocketAddr>,
+    reset: [u8; 16],
+    /// XX: sent again until the server is heard.
+    finish: Option<(Vec<u8>, Instant)>,
+    requests: BTreeMap<u32, Asked>,
+    handshake_hash: [u8; 32],
+    last_heard: Instant,
+    last_ping: Option<Instant>,
+    unanswered: u32,
+    closing: Option<(u32, Instant)>,
+}
+
+/// What a pending request was for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A registration, and how it proved its token.
+    Register(Proof),
+    /// Who is this?
+    Lookup(super::api::Recipient),
+    /// A page of the list.
+    List(super::Purpose),
+    /// Presence of all.
+    Watch,
+    /// An introduction.
+    Connect(PeerKey),
+    /// A line for the operator, or leaving: nothing follows.
+    Other,
+}
+
+/// What a token's proof was made over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    Early,
+    Session,
+}
+
+/// What the link tells the node.
+pub(super) enum Notice {
+    /// A session stands.
+    Up(FirstContact),
+    /// A reply to a request.
+    Reply(Asked, control::Outcome),
+    /// The server pushes.
+    Event(control::Event),
+    /// The server sees us at this address.
+    Observed(SocketAddr),
+    /// Nobody answers; told once per outage.
+    Silent,
+    /// The server said CLOSE.
+    Closed(u16, String),
+    /// The server speaks these versions of the protocol and not ours.
+    OtherVersions(String),
+    /// Another key answers.
+    KeyChanged { expected: PeerKey, found: PeerKey },
+    /// The last CLOSE copy is out.
+    Gone,
+}
+
+/// Whether the server's key was pinned before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstContact {
+    Yes,
+    No,
+}
+
+impl ServerLink {
+    pub(super) fn new(config: &super::Config) -> Self {
+        Self {
+            display: config.server.clone(),
+            key: config.server_key,
+            boot: config.server_boot,
+            refused_key: None,
+            token: config.token.clone(),
+            keepalive: config.keepalive.clamp(Duration::from_secs(1), Duration::from_secs(3600)),
+            attempt: None,
+            up: None,
+            next_request: 1,
+            wanted: None,
+            reported_silent: Reported::No,
+            retry: Backoff::new(RETRY_FIRST, RETRY_MAX),
+            retry_at: None,
+        }
+    }
+
+    // ---- what the node wants
+
+    /// Registers under this name from now on; renames where a session stands.
+    pub(super) fn want(&mut self, wanted: Wanted, core: &mut Core, now: Instant) {
+        self.wanted = Some(wanted);
+        self.retry_at = None;
+        // An init under way carries a registration under the old name.
+        self.attempt = None;
+        if self.up.is_some() {
+            self.ask_register(now);
+        } else {
+            self.begin(core, now);
+        }
+    }
+
+    /// A rename was refused: the name that stands is the one to register again.
+    pub(super) fn keep_name(&mut self, name: &str) {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.name = name.to_owned();
+        }
+    }
+
+    /// The key and the process we are registered with.
+    pub(super) fn identity(&self) -> Option<(PeerKey, Boot)> {
+        self.key.zip(self.boot)
+    }
+
+    pub(super) fn wanted(&self) -> Option<&Wanted> {
+        self.wanted.as_ref()
+    }
+
+    /// New candidates for the next registration.
+    pub(super) fn set_candidates(&mut self, candidates: Vec<control::CandidateText>) {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.candidates = candidates;
+        }
+    }
+
+    /// Stops trying; a final refusal came.
+    pub(super) fn stop(&mut self) {
+        self.attempt = None;
+        self.retry_at = None;
+        self.wanted = None;
+        self.up = None;
+    }
+
+    /// Pins the key that was refused and tries again.
+    pub(super) fn trust(&mut self) -> bool {
+        let Some(found) = self.refused_key.take() else { return false };
+        self.key = Some(found);
+        self.boot = None;
+        self.attempt = None;
+        true
+    }
+
+    /// Sends a control frame (OPEN) to the server.
+    pub(super) fn control(&mut self, frame: ControlFrame, now: Instant) {
+        if let Some(up) = &mut self.up {
+            up.conversation.transport().control(frame, None, now);
+        }
+    }
+
+    /// Says good bye; [`Notice::Gone`] follows when it is said.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.attempt = None;
+        self.retry_at = None;
+        self.wanted = None;
+        if let Some(up) = &mut self.up {
+            up.closing = Some((CLOSE_COPIES, now));
+        }
+    }
+
+    /// Makes the server see where we are now.
+    pub(super) fn ping(&mut self, now: Instant) {
+        if let Some(up) = &mut self.up {
+            up.ping(now);
+        }
+    }
+
+    // ---- what happens
+
+    /// A datagram of the handshake or session families from a server address.
+    pub(super) fn handle_datagram(
+        &mut self,
+        route: Route,
+        data: &mut [u8],
+        notices: &mut Vec<Notice>,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        match Family::of(data) {
+            Family::HandshakeReply => self.handle_reply(route, data, notices, core, now),
+            Family::Retry => self.handle_retry(route, data, core),
+            Family::Data => self.handle_data(data, notices, core, now),
+            Family::Reset => self.handle_reset(data, core, now),
+            Family::Stale => {
+                let asked = |up: &Up| up.last_ping.is_some_and(|at| now < at + RETRY_FIRST);
+                if self.up.as_ref().is_some_and(|up| token_of(data) == Ok(up.token) && !asked(up)) {
+                    self.ping(now);
+                }
+            }
+            Family::Versions => self.handle_versions(data, notices),
+            Family::Stun
+            | Family::HandshakeInit
+            | Family::HandshakeFinish
+            | Family::Relay
+            | Family::Other => {}
+        }
+    }
+
+    fn handle_data(
+        &mut self,
+        data: &mut [u8],
+        notices: &mut Vec<Notice>,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        let Some(up) = &mut self.up else { return };
+        match up.conversation.handle_packet(data, &mut core.rng, now) {
+            Ok(_) => {
+                up.finish = None;
+                up.last_heard = now;
+                up.unanswered = 0;
+                self.reported_silent = Reported::No;
+                self.collect(notices, now);
+            }
+            Err(PacketError::Open(OpenError::Exhausted)) => self.lose_session(core, now),
+            Err(PacketError::Open(_)) => {}
+            Err(PacketError::Frame(error)) => {
+                let text = format!("the server broke the protocol: {error}");
+                up.say_close(code::BAD_REQUEST, &text, core, now);
+                self.lose_session(core, now);
+            }
+        }
+    }
+
+    fn handle_reset(&mut self, data: &[u8], core: &mut Core, now: Instant) {
+        if self.up.as_ref().is_some_and(|up| is_reset(data, up.token, &up.reset)) {
+            self.lose_session(core, now);
+        }
+    }
+
+    /// The session is worthless: register again at once.
+    fn lose_session(&mut self, core: &mut Core, now: Instant) {
+        self.up = None;
+        self.begin(core, now);
+    }
+
+    /// Takes messages and events out of the conversation.
+    fn collect(&mut self, notices: &mut Vec<Notice>, now: Instant) {
+        let Some(up) = &mut self.up else { return };
+        let mut closed = None;
+        while let Some(event) = up.conversation.poll_event() {
+            let Event::Control { frame, .. } = event else { continue };
+            match frame {
+                ControlFrame::Observed(address) => notices.push(Notice::Observed(address)),
+                ControlFrame::PathChallenge(data) => {
+                    let answer = ControlFrame::PathResponse(data);
+                    up.conversation.transport().control(answer, Some(PathId::SERVER), now);
+                }
+                ControlFrame::Close(code, reason) => closed = Some((code, reason)),
+                ControlFrame::Ping
+                | ControlFrame::PathResponse(_)
+                | ControlFrame::Candidates(_)
+                | ControlFrame::Rekey(_)
+                | ControlFrame::PathRetire(_)
+                | ControlFrame::Open(..) => {}
+            }
+        }
+        while let Some(message) = up.conversation.transport().poll_message(now) {
+            // A message that is no reply or event is one of a later version.
+            match serde_json::from_slice(&message.payload) {
+                Ok(FromServer::Reply(reply)) => {
+                    if let Some(asked) = up.requests.remove(&reply.id) {
+                        notices.push(Notice::Reply(asked, reply.outcome));
+                    }
+                }
+                Ok(FromServer::Event(event)) => notices.push(Notice::Event(event)),
+                Err(_) => {}
+            }
+        }
+        if let Some((code, reason)) = closed {
+            self.up = None;
+            self.retry_at = Some(now + self.retry.advance());
+            notices.push(Notice::Closed(code, reason));
+        }
+    }
+
+    pub(super) fn handle_timeout(
+        &mut self,
+        notices: &mut Vec<Notice>,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            match self.up {
+                Some(_) => self.ask_register(now),
+                None => self.begin(core, now),
+            }
+        }
+        self.attempt_timeout(notices, core, now);
+        self.up_timeout(notices, core, now);
+    }
+
+    fn up_timeout(&mut self, notices: &mut Vec<Notice>, core: &mut Core, now: Instant) {
+        let keepalive = self.keepalive;
+        let Some(up) = &mut self.up else { return };
+        up.conversation.handle_timeout(now);
+        if let Some((copies, at)) = up.closing
+            && at <= now
+        {
+            if copies == 0 {
+                self.up = None;
+                notices.push(Notice::Gone);
+                return;
+            }
+            up.closing = Some((copies - 1, now + PING_RETRY / 20));
+            up.say_close(code::BYE, "bye", core, now);
+            return;
+        }
+        if let Some((finish, at)) = &mut up.finish
+            && *at <= now
+        {
+            *at = now + RETRY_FIRST * 4;
+            core.transmit(up.route, finish.clone());
+        }
+        if up.ping_due(keepalive).0 <= now {
+            up.ping(now);
+        }
+        if up.unanswered > PINGS_BEFORE_ATTEMPT {
+            self.begin(core, now);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Deadline {
+        let mut next = self.retry_at.map(|at| (at, "server retry"));
+        if let Some(attempt) = &self.attempt {
+            next = earliest(next, Some((attempt.next_try, "server handshake")));
+            if self.reported_silent == Reported::No {
+                next = earliest(next, Some((attempt.began + SILENT_AFTER, "server silence")));
+            }
+        }
+        if let Some(up) = &self.up {
+            next = earliest(next, up.conversation.poll_timeout());
+            next = earliest(next, Some(up.ping_due(self.keepalive)));
+            next = earliest(next, up.finish.as_ref().map(|(_, at)| (*at, "handshake finish")));
+            next = earliest(next, up.closing.map(|(_, at)| (at, "closing")));
+        }
+        next
+    }
+
+    /// Sends what the session has to send.
+    pub(super) fn flush(&mut self, core: &mut Core, now: Instant) {
+        let Some(up) = &mut self.up else { return };
+        while let Some((_, datagram)) = up.conversation.poll_datagram(&mut core.rng, now) {
+            core.transmit(up.route, datagram);
+        }
+    }
+
+    /// A route to the server in the address family that the session does not use.
+    pub(super) fn other_family(&self, core: &Core) -> Option<Route> {
+        let up = self.up.as_ref()?;
+        let mut others = up.addresses.iter().filter(|a| a.is_ipv4() != up.route.remote.is_ipv4());
+        others.find_map(|address| core.route_to(*address))
+    }
+
+    pub(super) fn up(&self) -> Option<&Up> {
+        self.up.as_ref()
+    }
+}
+
+impl Up {
+    /// When the next keepalive is due: after the interval, sooner while one is unanswered.
+    fn ping_due(&self, keepalive: Duration) -> (Instant, &'static str) {
+        let at = match self.last_ping {
+            Some(last) if self.unanswered > 0 => last + PING_RETRY * self.unanswered.min(4),
+            Some(last) => last + keepalive,
+            None => self.last_heard + keepalive,
+        };
+        (at, "keepalive")
+    }
+
+    fn ping(&mut self, now: Instant) {
+        self.last_ping = Some(now);
+        self.unanswered += 1;
+        self.conversation.transport().control(ControlFrame::Ping, Some(PathId::SERVER), now);
+    }
+
+    fn say_close(&mut self, code: u16, reason: &str, core: &mut Core, now: Instant) {
+        let frame = ControlFrame::Close(code, reason.to_owned());
+        self.conversation.transport().control(frame, Some(PathId::SERVER), now);
+        while let Some((_, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
+            core.transmit(self.route, datagram);
+        }
+    }
+}
