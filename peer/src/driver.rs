@@ -1,0 +1,659 @@
+//! The one task that owns the machine: it brings in what happens, carries out what the machine
+//! decides, and lets it sleep until its next deadline.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use p2sp_proto::control::{Member, Page, Problem};
+use p2sp_proto::id::{Boot, NetworkId, PeerKey, PeerName};
+use p2sp_proto::node::{
+    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Node, Output,
+    PathView, Recipient, Registration, Whoami, Why,
+};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, trace, warn};
+
+use crate::Rendezvous;
+use crate::handle::{CLOSE_TIMEOUT, Receipt, SendError, Spread, Unregistered};
+use crate::net::Net;
+use crate::state::{Folder, FolderError, Memory};
+
+/// What applications ask of the driver.
+pub(crate) enum Order {
+    Send {
+        handle: Handle,
+        to: Recipient,
+        payload: Bytes,
+        room: OwnedSemaphorePermit,
+        done: oneshot::Sender<Result<Receipt, SendError>>,
+    },
+    SendAll {
+        handle: Handle,
+        payload: Bytes,
+        room: OwnedSemaphorePermit,
+        done: oneshot::Sender<Result<Spread, SendError>>,
+    },
+    List {
+        handle: Handle,
+        done: oneshot::Sender<Result<Vec<Member>, SendError>>,
+    },
+    Whoami {
+        done: oneshot::Sender<Whoami>,
+    },
+    Why {
+        name: PeerName,
+        done: oneshot::Sender<Option<Why>>,
+    },
+    Command(Command),
+    Close,
+}
+
+/// How it stands with the server.
+#[derive(Clone, Debug)]
+pub(crate) enum Status {
+    Connecting,
+    Registered(Registration),
+    Unregistered(Unregistered),
+}
+
+/// Where messages, events and the state of the registration go.
+pub(crate) struct Publish {
+    /// Without it, messages stay untaken.
+    pub(crate) incoming: Option<mpsc::Sender<Incoming>>,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// Copies of what goes to `incoming`.
+    pub(crate) taps: broadcast::Sender<Incoming>,
+    pub(crate) status: watch::Sender<Status>,
+}
+
+/// Owner of the machine, the sockets and the memory on disk.
+pub(crate) struct Driver {
+    node: Node,
+    net: Net,
+    store: Store,
+    rendezvous: Rendezvous,
+    orders: mpsc::Receiver<Order>,
+    publish: Publish,
+    waiting: WaitingRoom,
+    /// At most one look-up at a time.
+    resolver: JoinSet<Vec<SocketAddr>>,
+    /// What the machine was last told of its sockets.
+    sockets: Vec<LocalSocket>,
+    server_is_loopback: bool,
+    /// The machine has messages that the application had no room for yet.
+    readable: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Good bye is being said, until this moment at the latest.
+    Closing(Instant),
+    Closed,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        node: Node,
+        net: Net,
+        store: Store,
+        rendezvous: Rendezvous,
+        orders: mpsc::Receiver<Order>,
+        publish: Publish,
+    ) -> Self {
+        Self {
+            node,
+            net,
+            store,
+            rendezvous,
+            orders,
+            publish,
+            waiting: WaitingRoom::default(),
+            resolver: JoinSet::new(),
+            sockets: Vec::new(),
+            server_is_loopback: false,
+            readable: false,
+            phase: Phase::Running,
+        }
+    }
+
+    /// Runs until good bye is said: asked for by [`Order::Close`], or because nobody can give
+    /// orders any more.
+    pub(crate) async fn run(mut self) {
+        let mut interfaces = tokio::time::interval(INTERFACE_POLL);
+        interfaces.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+        self.resolve();
+        loop {
+            self.drain();
+            if self.phase == Phase::Closed {
+                break;
+            }
+            let deadline = self.deadline();
+            if sleep.deadline() != deadline {
+                sleep.as_mut().reset(deadline);
+            }
+            let incoming = self.publish.incoming.as_ref();
+            tokio::select! {
+                biased;
+                order = self.orders.recv(), if self.phase == Phase::Running => self.on_orders(order),
+                () = self.net.ready() => self.receive(),
+                () = room_in(incoming), if self.readable => self.deliver(),
+                Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
+                Some(written) = self.store.writer.join_next() => self.on_written(written),
+                _ = interfaces.tick() => self.announce_sockets(),
+                () = sleep.as_mut() => self.on_deadline(),
+            }
+        }
+        self.store.finish().await;
+    }
+
+    fn deadline(&self) -> tokio::time::Instant {
+        let machine = self.node.poll_timeout().map(|(at, cause)| {
+            trace!(cause, "next deadline");
+            at
+        });
+        let closing = match self.phase {
+            Phase::Closing(at) => Some(at),
+            Phase::Running | Phase::Closed => None,
+        };
+        let idle = Instant::now() + IDLE;
+        machine.into_iter().chain(closing).min().unwrap_or(idle).min(idle).into()
+    }
+
+    fn on_deadline(&mut self) {
+        let now = Instant::now();
+        if matches!(self.phase, Phase::Closing(at) if at <= now) {
+            self.phase = Phase::Closed;
+            return;
+        }
+        self.node.handle_timeout(now);
+    }
+
+    fn receive(&mut self) {
+        let Self { net, node, .. } = self;
+        let now = Instant::now();
+        net.receive(|route, data| node.handle_input(Input::Datagram { route, data }, now));
+    }
+
+    /// Hands messages to the application for as long as it has room.
+    fn deliver(&mut self) {
+        let Some(incoming) = self.publish.incoming.clone() else {
+            self.readable = false;
+            return;
+        };
+        let now = Instant::now();
+        while let Ok(place) = incoming.try_reserve() {
+            let Some(message) = self.node.poll_message(now) else {
+                self.readable = false;
+                return;
+            };
+            if self.publish.taps.receiver_count() > 0 {
+                // Somebody unsubscribed in between: nobody misses it.
+                drop(self.publish.taps.send(message.clone()));
+            }
+            place.send(message);
+        }
+        // The application is gone; good bye follows.
+        self.readable = !incoming.is_closed();
+    }
+
+    /// Carries out everything the machine decided.
+    fn drain(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Transmit(transmit) => self.net.push(transmit),
+                Output::Event(event) => self.on_event(event),
+                Output::Effect(effect) => self.on_effect(effect),
+            }
+        }
+        self.net.flush();
+        self.store.write_if_changed();
+    }
+
+    fn on_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Resolve => self.resolve(),
+            Effect::OpenSocket => self.open_spare(),
+            Effect::RememberServer { key, boot, network } => {
+                self.store.remember_server(key, boot, network);
+            }
+            Effect::RememberPeer(known) => self.store.remember_peer(known),
+        }
+    }
+
+    fn open_spare(&mut self) {
+        let opened = self.net.open_spare();
+        if let Err(error) = &opened {
+            debug!(%error, "spare socket");
+        }
+        self.node.handle_input(Input::Opened(opened.ok()), Instant::now());
+    }
+
+    fn resolve(&mut self) {
+        if self.resolver.is_empty() {
+            self.resolver.spawn(look_up(self.rendezvous.clone()));
+        }
+    }
+
+    fn on_resolved(&mut self, mut found: Vec<SocketAddr>) {
+        found.retain(|address| self.net.speaks(address));
+        debug!(?found, "server resolved");
+        let loopback = found.iter().any(|address| address.ip().is_loopback());
+        if self.server_is_loopback != loopback {
+            self.server_is_loopback = loopback;
+            self.announce_sockets();
+        }
+        self.node.handle_input(Input::Resolved(found), Instant::now());
+    }
+
+    /// Tells the machine of its sockets where that is news.
+    fn announce_sockets(&mut self) {
+        let sockets = self.net.local_sockets(self.server_is_loopback);
+        if sockets != self.sockets {
+            debug!(?sockets, "sockets");
+            self.sockets.clone_from(&sockets);
+            self.node.handle_input(Input::Sockets(sockets), Instant::now());
+        }
+    }
+
+    fn on_written(&self, written: Result<Result<(), FolderError>, JoinError>) {
+        let trouble = match written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("writing the state folder: {error}"),
+        };
+        warn!(trouble, "state not written");
+        let problem = Problem { code: STORAGE, text: trouble };
+        self.publish(Event::Refused { problem, finality: Finality::Passing });
+    }
+
+    fn publish(&self, event: Event) {
+        // No reader, nobody to tell.
+        drop(self.publish.events.send(event));
+    }
+}
+
+// ---- orders
+
+impl Driver {
+    /// Takes the first order and what came with it, so that they share datagrams.
+    fn on_orders(&mut self, first: Option<Order>) {
+        let now = Instant::now();
+        let Some(first) = first else {
+            return self.start_closing(now);
+        };
+        self.on_order(first, now);
+        for _ in 1..ORDERS_AT_ONCE {
+            let Ok(order) = self.orders.try_recv() else { return };
+            self.on_order(order, now);
+        }
+    }
+
+    fn on_order(&mut self, order: Order, now: Instant) {
+        match order {
+            Order::Send { handle, to, payload, room, done } => {
+                self.waiting.add(handle, Waiting::One { done, _room: room });
+                self.command(Command::Send { handle, to, payload }, now);
+            }
+            Order::SendAll { handle, payload, room, done } => {
+                let spread = Spread::default();
+                self.waiting.add(handle, Waiting::All { done, members: None, spread, _room: room });
+                self.command(Command::SendAll { handle, payload }, now);
+            }
+            Order::List { handle, done } => {
+                self.waiting.add(handle, Waiting::List { done, members: Vec::new() });
+                self.command(Command::List { handle }, now);
+            }
+            // Whoever asked and went away needs no answer.
+            Order::Whoami { done } => drop(done.send(self.node.whoami())),
+            Order::Why { name, done } => drop(done.send(self.node.why(&name))),
+            Order::Command(command) => self.command(command, now),
+            Order::Close => self.start_closing(now),
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Instant) {
+        match &command {
+            Command::Register { .. } | Command::TrustServer => self.registration_restarts(),
+            Command::Cancel { handle } => self.waiting.forget(*handle),
+            Command::Send { .. }
+            | Command::SendAll { .. }
+            | Command::List { .. }
+            | Command::TrustPeer { .. }
+            | Command::Notice { .. }
+            | Command::Close => {}
+        }
+        self.node.handle_input(Input::Command(command), now);
+    }
+
+    fn registration_restarts(&self) {
+        self.publish.status.send_if_modified(|status| {
+            let refused = matches!(status, Status::Unregistered(_));
+            if refused {
+                *status = Status::Connecting;
+            }
+            refused
+        });
+    }
+
+    fn start_closing(&mut self, now: Instant) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Closing(now + CLOSE_TIMEOUT);
+            self.command(Command::Close, now);
+        }
+    }
+}
+
+// ---- events
+
+impl Driver {
+    fn on_event(&mut self, event: Event) {
+        match &event {
+            Event::Readable => {
+                self.readable = true;
+                return;
+            }
+            Event::Listing { handle, page } => return self.waiting.listed(*handle, page.clone()),
+            Event::Closed => self.phase = Phase::Closed,
+            Event::Registered(registration) => {
+                self.set_status(Status::Registered(registration.clone()));
+            }
+            Event::Refused { problem, finality: Finality::Final } => {
+                self.set_status(Status::Unregistered(Unregistered::Refused(problem.clone())));
+            }
+            Event::ServerKeyChanged { expected, found } => {
+                let (expected, found) = (*expected, *found);
+                self.set_status(Status::Unregistered(Unregistered::KeyChanged { expected, found }));
+            }
+            Event::Delivered { handle, to, path } => {
+                self.waiting.delivered(*handle, to.clone(), *path);
+            }
+            Event::Spread { handle, members } => self.waiting.spread(*handle, *members),
+            Event::Failed { handle, to, problem } => {
+                self.waiting.failed(*handle, to.clone(), problem.clone());
+            }
+            Event::Refused { finality: Finality::Passing, .. }
+            | Event::Observed(_)
+            | Event::ServerSilent
+            | Event::ServerClosed { .. }
+            | Event::PeerKeyChanged { .. }
+            | Event::Joined(_)
+            | Event::Left { .. }
+            | Event::Renamed { .. }
+            | Event::Path { .. }
+            | Event::Notice { .. } => {}
+        }
+        self.publish(event);
+    }
+
+    fn set_status(&self, status: Status) {
+        self.publish.status.send_replace(status);
+    }
+}
+
+/// How often interfaces are looked at: a change is felt within seconds, the look costs some
+/// tens of microseconds.
+const INTERFACE_POLL: Duration = Duration::from_secs(5);
+/// Sleep where no machine asks for less.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Orders taken before the machine is drained: enough for a full train of datagrams.
+const ORDERS_AT_ONCE: usize = 64;
+/// "Insufficient storage", RFC 4918 section 11.5.
+const STORAGE: u16 = 507;
+
+async fn room_in(incoming: Option<&mpsc::Sender<Incoming>>) {
+    if let Some(incoming) = incoming {
+        // Closed is an answer too: `deliver` sees it.
+        drop(incoming.reserve().await);
+    }
+}
+
+async fn look_up(rendezvous: Rendezvous) -> Vec<SocketAddr> {
+    match tokio::net::lookup_host((rendezvous.host(), rendezvous.port())).await {
+        Ok(found) => found.collect(),
+        Err(error) => {
+            debug!(%error, host = rendezvous.host(), "server not resolved");
+            Vec::new()
+        }
+    }
+}
+
+/// Outcomes that are waited for. Bounded by the room in the send queue and, for lists, by the
+/// tasks that ask.
+#[derive(Default)]
+struct WaitingRoom(BTreeMap<Handle, Waiting>);
+
+/// Whom to tell. The room a message takes in the queue is given back when this is dropped.
+enum Waiting {
+    One {
+        done: oneshot::Sender<Result<Receipt, SendError>>,
+        _room: OwnedSemaphorePermit,
+    },
+    All {
+        done: oneshot::Sender<Result<Spread, SendError>>,
+        /// How many outcomes to expect, once known.
+        members: Option<u32>,
+        spread: Spread,
+        _room: OwnedSemaphorePermit,
+    },
+    List {
+        done: oneshot::Sender<Result<Vec<Member>, SendError>>,
+        members: Vec<Member>,
+    },
+}
+
+impl WaitingRoom {
+    fn add(&mut self, handle: Handle, waiting: Waiting) {
+        self.0.insert(handle, waiting);
+    }
+
+    fn forget(&mut self, handle: Handle) {
+        self.0.remove(&handle);
+    }
+
+    fn delivered(&mut self, handle: Handle, to: PeerName, path: PathView) {
+        if let Some(Waiting::All { spread, .. }) = self.0.get_mut(&handle) {
+            spread.delivered.push(to);
+            return self.finish_if_complete(handle);
+        }
+        if let Some(Waiting::One { done, .. }) = self.0.remove(&handle) {
+            drop(done.send(Ok(Receipt { to, path })));
+        }
+    }
+
+    fn failed(&mut self, handle: Handle, to: Option<PeerName>, problem: Problem) {
+        if let Some(Waiting::All { spread, members: Some(_), .. }) = self.0.get_mut(&handle) {
+            spread.failed.push((to, problem));
+            return self.finish_if_complete(handle);
+        }
+        let error = SendError::Failed(problem);
+        match self.0.remove(&handle) {
+            Some(Waiting::One { done, .. }) => drop(done.send(Err(error))),
+            Some(Waiting::All { done, .. }) => drop(done.send(Err(error))),
+            Some(Waiting::List { done, .. }) => drop(done.send(Err(error))),
+            None => {}
+        }
+    }
+
+    fn spread(&mut self, handle: Handle, count: u32) {
+        if let Some(Waiting::All { members, .. }) = self.0.get_mut(&handle) {
+            *members = Some(count);
+            self.finish_if_complete(handle);
+        }
+    }
+
+    fn finish_if_complete(&mut self, handle: Handle) {
+        let Some(Waiting::All { members: Some(members), spread, .. }) = self.0.get(&handle) else {
+            return;
+        };
+        if spread.delivered.len() + spread.failed.len() < *members as usize {
+            return;
+        }
+        if let Some(Waiting::All { done, spread, .. }) = self.0.remove(&handle) {
+            drop(done.send(Ok(spread)));
+        }
+    }
+
+    fn listed(&mut self, handle: Handle, page: Page) {
+        let Some(Waiting::List { members, .. }) = self.0.get_mut(&handle) else { return };
+        members.extend(page.members);
+        if page.next.is_some() {
+            return;
+        }
+        if let Some(Waiting::List { done, members }) = self.0.remove(&handle) {
+            drop(done.send(Ok(members)));
+        }
+    }
+}
+
+/// What is remembered, and the task that writes it down.
+pub(crate) struct Store {
+    /// `None`: nothing goes to disk.
+    folder: Option<Arc<Folder>>,
+    memory: Memory,
+    server: String,
+    network: String,
+    changed: bool,
+    /// At most one write at a time.
+    writer: JoinSet<Result<(), FolderError>>,
+}
+
+impl Store {
+    pub(crate) fn new(
+        folder: Option<Folder>,
+        memory: Memory,
+        server: String,
+        network: String,
+    ) -> Self {
+        let folder = folder.map(Arc::new);
+        Self { folder, memory, server, network, changed: false, writer: JoinSet::new() }
+    }
+
+    fn remember_server(&mut self, key: PeerKey, boot: Boot, network: Option<NetworkId>) {
+        self.memory.set_server(&self.server, key, boot);
+        if let Some(network) = network {
+            self.memory.set_network(&self.network, network);
+        }
+        self.changed = true;
+    }
+
+    fn remember_peer(&mut self, known: Known) {
+        self.memory.set_peer(&self.network, known);
+        self.changed = true;
+    }
+
+    /// Starts to write unless a write is under way: its end comes back here.
+    fn write_if_changed(&mut self) {
+        if !self.changed || !self.writer.is_empty() {
+            return;
+        }
+        self.changed = false;
+        if let Some(folder) = self.folder.clone() {
+            let memory = self.memory.clone();
+            self.writer.spawn_blocking(move || folder.remember(&memory));
+        }
+    }
+
+    async fn finish(&mut self) {
+        while let Some(written) = self.writer.join_next().await {
+            if let Ok(Err(error)) = written {
+                warn!(%error, "state not written");
+            }
+            self.write_if_changed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Semaphore;
+
+    fn room() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
+        let semaphore = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&semaphore).try_acquire_owned().unwrap();
+        (semaphore, permit)
+    }
+
+    fn name(text: &str) -> PeerName {
+        PeerName::new(text).unwrap()
+    }
+
+    fn problem() -> Problem {
+        Problem { code: 404, text: "nobody".to_owned() }
+    }
+
+    #[test]
+    fn a_receipt_answers_and_makes_room() {
+        let (queue, permit) = room();
+        let (done, mut reply) = oneshot::channel();
+        let mut waiting = WaitingRoom::default();
+        waiting.add(Handle(1), Waiting::One { done, _room: permit });
+        waiting.delivered(Handle(2), name("bob"), PathView::None);
+        assert!(reply.try_recv().is_err(), "another message's receipt");
+        waiting.delivered(Handle(1), name("bob"), PathView::None);
+        assert_eq!(
+            reply.try_recv().unwrap(),
+            Ok(Receipt { to: name("bob"), path: PathView::None })
+        );
+        assert_eq!(queue.available_permits(), 1);
+    }
+
+    #[test]
+    fn a_message_to_everybody_ends_with_its_last_outcome() {
+        let (_queue, permit) = room();
+        let (done, mut reply) = oneshot::channel();
+        let mut waiting = WaitingRoom::default();
+        let spread = Spread::default();
+        waiting.add(Handle(1), Waiting::All { done, members: None, spread, _room: permit });
+        waiting.spread(Handle(1), 2);
+        waiting.delivered(Handle(1), name("bob"), PathView::None);
+        assert!(reply.try_recv().is_err());
+        waiting.failed(Handle(1), Some(name("eve")), problem());
+        let expected =
+            Spread { delivered: vec![name("bob")], failed: vec![(Some(name("eve")), problem())] };
+        assert_eq!(reply.try_recv().unwrap(), Ok(expected));
+    }
+
+    #[test]
+    fn a_message_to_nobody_or_refused_ends_at_once() {
+        for refused in [false, true] {
+            let (_queue, permit) = room();
+            let (done, mut reply) = oneshot::channel();
+            let mut waiting = WaitingRoom::default();
+            let spread = Spread::default();
+            waiting.add(Handle(1), Waiting::All { done, members: None, spread, _room: permit });
+            if refused {
+                waiting.failed(Handle(1), None, problem());
+                assert_eq!(reply.try_recv().unwrap(), Err(SendError::Failed(problem())));
+            } else {
+                waiting.spread(Handle(1), 0);
+                assert_eq!(reply.try_recv().unwrap(), Ok(Spread::default()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_ends_with_its_last_page() {
+        let (done, mut reply) = oneshot::channel();
+        let mut waiting = WaitingRoom::default();
+        waiting.add(Handle(1), Waiting::List { done, members: Vec::new() });
+        let page = |next: Option<&str>| Page {
+            members: Vec::new(),
+            next: next.map(str::to_owned),
+            total: 0,
+        };
+        waiting.listed(Handle(1), page(Some("more")));
+        assert!(reply.try_recv().is_err());
+        waiting.listed(Handle(1), page(None));
+        assert_eq!(reply.try_recv().unwrap(), Ok(Vec::new()));
+    }
+}

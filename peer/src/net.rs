@@ -1,0 +1,364 @@
+//! Sockets: one for each address family and a few spares, batches in, trains out.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::task::Poll;
+
+use p2sp_proto::io::{Route, Transmit};
+use p2sp_proto::node::LocalSocket;
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tracing::{debug, trace};
+
+/// The sockets of a peer and what waits to leave through them.
+pub(crate) struct Net {
+    /// Those that [`Net::open`] opened, then the spares.
+    sockets: Vec<Socket>,
+    spares: usize,
+    /// Datagrams the system had no room for yet, oldest first; at most [`OUTBOX_MAX`].
+    outbox: VecDeque<Transmit>,
+    buffer: Vec<u8>,
+    /// Several datagrams for one system call.
+    train: Vec<u8>,
+}
+
+struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    bound: SocketAddr,
+}
+
+impl Net {
+    /// Opens a socket for each family the host has, or the one socket that `bind` asks for.
+    pub(crate) fn open(bind: Option<SocketAddr>) -> io::Result<Self> {
+        let sockets = match bind {
+            Some(address) => vec![Socket::open(address)?],
+            None => open_wildcards()?,
+        };
+        let buffer = vec![0; RECEIVE_BATCH * RECEIVE_SLOT];
+        Ok(Self { sockets, spares: 0, outbox: VecDeque::new(), buffer, train: Vec::new() })
+    }
+
+    /// Opens one more IPv4 socket beside the first one, on a port of the system's choice; at
+    /// most [`SPARES_MAX`].
+    pub(crate) fn open_spare(&mut self) -> io::Result<SocketAddr> {
+        let first = self.sockets.iter().map(|socket| socket.bound.ip()).find(IpAddr::is_ipv4);
+        let Some(ip) = first.filter(|_| self.spares < SPARES_MAX) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let socket = Socket::open(SocketAddr::new(ip, 0))?;
+        let bound = socket.bound;
+        self.sockets.push(socket);
+        self.spares += 1;
+        Ok(bound)
+    }
+
+    /// The sockets, without spares, with the addresses under which hosts of the same links reach
+    /// them. Loopback addresses count only `with_loopback`: they mean something else on every host.
+    pub(crate) fn local_sockets(&self, with_loopback: bool) -> Vec<LocalSocket> {
+        let interfaces = interface_addresses(with_loopback);
+        let local = |socket: &Socket| {
+            let ip = socket.bound.ip();
+            let addresses = if ip.is_unspecified() {
+                interfaces.iter().copied().filter(|a| a.is_ipv4() == ip.is_ipv4()).collect()
+            } else {
+                vec![ip]
+            };
+            LocalSocket { bound: socket.bound, addresses }
+        };
+        self.sockets[..self.sockets.len() - self.spares].iter().map(local).collect()
+    }
+
+    /// Whether there is a socket that can send to `remote`'s family.
+    pub(crate) fn speaks(&self, remote: &SocketAddr) -> bool {
+        self.sockets.iter().any(|socket| socket.bound.is_ipv4() == remote.is_ipv4())
+    }
+
+    /// Waits until a socket has something to read or, while datagrams wait, room to write.
+    pub(crate) async fn ready(&self) {
+        poll_fn(|cx| {
+            let readable = |s: &Socket| s.io.poll_recv_ready(cx).is_ready();
+            let any_readable = self.sockets.iter().map(readable).fold(false, |a, b| a | b);
+            let waiting = self.outbox.front().and_then(|first| self.socket(first.route.local));
+            let writable = waiting.is_some_and(|s| s.io.poll_send_ready(cx).is_ready());
+            if any_readable || writable { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Reads one batch from each socket. True when there was something.
+    pub(crate) fn receive(&mut self, mut deliver: impl FnMut(Route, &mut [u8])) -> bool {
+        let mut any = false;
+        for socket in &self.sockets {
+            any |= socket.receive(&mut self.buffer, &mut deliver);
+        }
+        any
+    }
+
+    /// Takes a datagram to be sent by the next [`Self::flush`].
+    pub(crate) fn push(&mut self, transmit: Transmit) {
+        if self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push_back(transmit);
+        } else {
+            trace!("outbox full, datagram dropped");
+        }
+    }
+
+    /// Sends what waits until the system has no more room.
+    pub(crate) fn flush(&mut self) {
+        while !self.outbox.is_empty() {
+            match self.send_train() {
+                Ok(sent) => drop(self.outbox.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    debug!(%error, "datagram not sent");
+                    self.outbox.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Sends the datagrams in front that can share a system call: same route, same size, the
+    /// last one possibly shorter. Returns how many.
+    fn send_train(&mut self) -> io::Result<usize> {
+        let Some(first) = self.outbox.front() else { return Ok(0) };
+        let route = first.route;
+        let Some(socket) = self.sockets.iter().find(|s| s.bound == route.local) else {
+            return Ok(1);
+        };
+        let count = train_length(&self.outbox, socket.state.max_gso_segments());
+        if count == 1 {
+            socket.send(route.remote, &first.payload, None)?;
+            return Ok(1);
+        }
+        let size = first.payload.len();
+        self.train.clear();
+        for transmit in self.outbox.iter().take(count) {
+            self.train.extend_from_slice(&transmit.payload);
+        }
+        socket.send(route.remote, &self.train, Some(size))?;
+        Ok(count)
+    }
+
+    fn socket(&self, bound: SocketAddr) -> Option<&Socket> {
+        self.sockets.iter().find(|socket| socket.bound == bound)
+    }
+}
+
+impl Socket {
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let raw = RawSocket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            raw.set_only_v6(true)?;
+        }
+        raw.set_nonblocking(true)?;
+        raw.bind(&address.into())?;
+        let io = UdpSocket::from_std(raw.into())?;
+        // Sets the don't-fragment flag too.
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        for grow in [UdpSocketState::set_send_buffer_size, UdpSocketState::set_recv_buffer_size] {
+            if let Err(error) = grow(&state, UdpSockRef::from(&io), SOCKET_BUFFER) {
+                debug!(%error, "socket buffer stays as it is");
+            }
+        }
+        let bound = io.local_addr()?;
+        Ok(Self { io, state, bound })
+    }
+
+    fn receive(&self, buffer: &mut [u8], deliver: &mut impl FnMut(Route, &mut [u8])) -> bool {
+        let mut meta = [RecvMeta::default(); RECEIVE_BATCH];
+        let read = self.io.try_io(Interest::READABLE, || {
+            let mut chunks = buffer.chunks_mut(RECEIVE_SLOT);
+            let mut slots: [IoSliceMut<'_>; RECEIVE_BATCH] =
+                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            self.state.recv(UdpSockRef::from(&self.io), &mut slots, &mut meta)
+        });
+        let count = match read {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => {
+                debug!(%error, "receive");
+                return false;
+            }
+        };
+        for (slot, meta) in buffer.chunks_mut(RECEIVE_SLOT).zip(&meta[..count]) {
+            let route = Route::udp(self.bound, canonical(meta.addr));
+            let length = meta.len.min(slot.len());
+            for datagram in slot[..length].chunks_mut(meta.stride.max(1)) {
+                deliver(route, datagram);
+            }
+        }
+        count > 0
+    }
+
+    fn send(&self, to: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: to,
+            ecn: None,
+            contents,
+            segment_size: segment,
+            src_ip: None,
+        };
+        self.io.try_io(Interest::WRITABLE, || {
+            self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+        })
+    }
+}
+
+/// Spare sockets, whatever is asked for: each costs a descriptor and buffers in the kernel.
+const SPARES_MAX: usize = 4;
+/// Datagrams read at once from one socket.
+const RECEIVE_BATCH: usize = 8;
+/// The kernel merges trains up to this size.
+const RECEIVE_SLOT: usize = 1 << 16;
+/// Datagrams waiting for the system; about a full socket buffer more. What comes on top is
+/// dropped as a router would.
+const OUTBOX_MAX: usize = 4096;
+/// Bytes of one train: what fits the length field of a UDP datagram, headers set aside.
+const TRAIN_BYTES_MAX: usize = 65_000;
+/// Room in the kernel for bursts while this process does something else.
+const SOCKET_BUFFER: usize = 2 << 20;
+
+fn open_wildcards() -> io::Result<Vec<Socket>> {
+    let open = |ip| Socket::open(SocketAddr::new(ip, 0));
+    let four = open(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let six = open(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    match (four, six) {
+        (Err(error), Err(_)) => Err(error),
+        (four, six) => Ok([four, six].into_iter().flatten().collect()),
+    }
+}
+
+fn interface_addresses(with_loopback: bool) -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+        debug!(%error, "interfaces");
+        Vec::new()
+    });
+    let usable = |ip: &IpAddr| (with_loopback || !ip.is_loopback()) && !is_link_local_v6(ip);
+    let mut addresses: Vec<IpAddr> = interfaces.iter().map(|i| i.ip()).filter(usable).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// Such an address means nothing without the number of an interface, which differs on each host.
+fn is_link_local_v6(ip: &IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(six) if six.is_unicast_link_local())
+}
+
+/// One spelling for each remote address: no mapped IPv4, no flow label.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => address,
+        SocketAddr::V6(six) => match six.ip().to_ipv4_mapped() {
+            Some(four) => SocketAddr::new(four.into(), six.port()),
+            None => SocketAddrV6::new(*six.ip(), six.port(), 0, six.scope_id()).into(),
+        },
+    }
+}
+
+fn train_length(outbox: &VecDeque<Transmit>, segments_max: usize) -> usize {
+    let Some(first) = outbox.front() else { return 0 };
+    let size = first.payload.len();
+    let fitting = segments_max.min(TRAIN_BYTES_MAX / size.max(1)).max(1);
+    let mut count = 1;
+    for next in outbox.iter().skip(1).take(fitting - 1) {
+        if next.route != first.route || next.payload.is_empty() || next.payload.len() > size {
+            break;
+        }
+        count += 1;
+        if next.payload.len() < size {
+            break;
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transmit(remote: &str, len: usize) -> Transmit {
+        let route = Route::udp("0.0.0.0:1".parse().unwrap(), remote.parse().unwrap());
+        Transmit { route, payload: vec![0; len] }
+    }
+
+    #[test]
+    fn trains_have_one_route_and_one_size() {
+        let (a, b) = ("192.0.2.1:1", "192.0.2.2:1");
+        for (train, segments, expected) in [
+            (vec![(a, 100)], 64, 1),
+            (vec![(a, 100), (a, 100), (a, 100)], 64, 3),
+            (vec![(a, 100), (a, 100), (a, 100)], 2, 2),
+            (vec![(a, 100), (a, 100), (a, 100)], 1, 1),
+            (vec![(a, 100), (b, 100)], 64, 1),
+            (vec![(a, 100), (a, 40), (a, 40)], 64, 2),
+            (vec![(a, 40), (a, 100)], 64, 1),
+            (vec![(a, 100), (a, 0), (a, 100)], 64, 1),
+            (vec![(a, 1200); 64], 64, 54),
+        ] {
+            let outbox: VecDeque<_> = train.iter().map(|(to, len)| transmit(to, *len)).collect();
+            assert_eq!(train_length(&outbox, segments), expected, "{train:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn datagrams_cross_between_two_nets() {
+        let bind = |text: &str| Some(text.parse().unwrap());
+        let (mut a, mut b) =
+            (Net::open(bind("127.0.0.1:0")).unwrap(), Net::open(bind("127.0.0.1:0")).unwrap());
+        let (from, to) = (a.sockets[0].bound, b.sockets[0].bound);
+        for size in [10_u8, 10, 10, 3] {
+            a.push(Transmit {
+                route: Route::udp(from, to),
+                payload: vec![size; usize::from(size)],
+            });
+        }
+        // A socket is known to be writable only after the runtime looked.
+        a.ready().await;
+        a.flush();
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            b.ready().await;
+            b.receive(|route, datagram| seen.push((route, datagram.to_vec())));
+        }
+        let sizes: Vec<_> = seen.iter().map(|(_, datagram)| datagram.len()).collect();
+        assert_eq!(sizes, [10, 10, 10, 3]);
+        assert!(seen.iter().all(|(route, _)| *route == Route::udp(to, from)));
+        assert_eq!(b.local_sockets(false), [LocalSocket { bound: to, addresses: vec![to.ip()] }]);
+    }
+
+    #[tokio::test]
+    async fn spares_are_few_and_not_told_but_carry() {
+        let mut net = Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let first = net.sockets[0].bound;
+        let spares: Vec<_> = (0..SPARES_MAX).map(|_| net.open_spare().unwrap()).collect();
+        assert!(net.open_spare().is_err());
+        let told: Vec<_> = net.local_sockets(true).into_iter().map(|s| s.bound).collect();
+        assert_eq!(told, [first]);
+        net.push(Transmit { route: Route::udp(spares[3], first), payload: b"over".to_vec() });
+        net.ready().await;
+        net.flush();
+        let mut seen = Vec::new();
+        while seen.is_empty() {
+            net.ready().await;
+            net.receive(|route, datagram| seen.push((route, datagram.to_vec())));
+        }
+        assert_eq!(seen, [(Route::udp(first, spares[3]), b"over".to_vec())]);
+    }
+
+    #[tokio::test]
+    async fn loopback_is_told_only_when_asked() {
+        let net = Net::open(None).unwrap();
+        let told = |with| {
+            net.local_sockets(with).into_iter().flat_map(|s| s.addresses).any(|a| a.is_loopback())
+        };
+        assert!(!told(false));
+        assert!(told(true));
+        assert!(net.speaks(&"192.0.2.1:1".parse().unwrap()));
+    }
+}

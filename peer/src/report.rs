@@ -1,0 +1,611 @@
+//! What a peer tells people and scripts: one [`Report`] for each thing that happens, and the
+//! [`Request`]s that they make. Both are JSON objects, one a line, in `peer --json` and on the
+//! Unix socket of the state folder.
+//!
+//! # Events
+//! Every report has the field `event`; fields marked `?` may be missing.
+//!
+//! | event | fields |
+//! |---|---|
+//! | `registered` | `name`, `address` (as the server sees it), `network`, `server`, `server_key`, `again`, `first_contact`, `greeting?` |
+//! | `observed` | `address`: the server now sees the peer there |
+//! | `silent` | `server`: no answer for a while, still trying |
+//! | `joined` | `name`, `key`, `address` |
+//! | `left` | `name`, `reason` (`bye`, `expired`, `blocked`, `replaced`) |
+//! | `renamed` | `from`, `to` |
+//! | `message` | `from`, `key`, `to` (`me` or `everybody`), `id` (epoch, channel, sequence), `text` |
+//! | `delivered` | `to`, `path`, `handle?` |
+//! | `stored` | `to`, `handle?`: kept for a recipient that is away |
+//! | `spread` | `delivered`, `failed`: counts of a message to everybody, after its last receipt |
+//! | `path` | `name`, `path` |
+//! | `notice` | `text`, `everybody` |
+//! | `list` | `members` (each `name`, `key`, `address`, `since` in unix seconds) |
+//! | `whoami` | `name?`, `key`, `address?`, `network?`, `server`, `server_key?`, `registered` |
+//! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
+//! | `trusted` | `who` |
+//! | `missed` | `count`: reports this reader was too slow for |
+//! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
+//! | `bye` | `server`: the session with it is over, `reason` |
+//!
+//! A `path` is an object: `kind` (`direct`, `relay`, `none`), `address?`, `rtt_ms?`.
+//!
+//! # Codes of `error`
+//! Those of [`p2sp_proto::control::code`], which the server gives too, and [`LOCAL_FAILURE`]:
+//!
+//! | code | what is wrong |
+//! |---|---|
+//! | 400 | usage, configuration or request |
+//! | 401 | no, or a false, access token |
+//! | 403 | blocked by the operator |
+//! | 404 | no such peer, or nothing known of it |
+//! | 408 | no answer or no receipt in time; interrupted |
+//! | 409 | the name or the key is another's; a changed key |
+//! | 413 | too long |
+//! | 428 | asked before the registration |
+//! | 429 | a limit was reached |
+//! | 500 | this machine: disk, socket, terminal, a process that ended |
+//! | 503 | the server stops, or the peer here has ended |
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use p2sp_proto::control::{LeaveReason, Member, Problem, code};
+use p2sp_proto::id::{PeerKey, PeerName};
+use p2sp_proto::node::{
+    Audience, Command, Event, Finality, Incoming, PathView, Registration, Whoami, Why,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::handle::{IntoRecipient, Link, Peer, Receipt, SendError, Sending, SendingAll, Spread};
+
+/// Something that happened, or an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the table above says what each field is")]
+pub enum Report {
+    Registered {
+        name: PeerName,
+        address: SocketAddr,
+        network: String,
+        server: String,
+        server_key: PeerKey,
+        again: bool,
+        first_contact: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        greeting: Option<String>,
+    },
+    Observed {
+        address: SocketAddr,
+    },
+    Silent {
+        server: String,
+    },
+    Joined {
+        name: PeerName,
+        key: PeerKey,
+        address: SocketAddr,
+    },
+    Left {
+        name: PeerName,
+        reason: LeaveReason,
+    },
+    Renamed {
+        from: PeerName,
+        to: PeerName,
+    },
+    Message {
+        from: PeerName,
+        key: PeerKey,
+        to: To,
+        id: (u64, u8, u64),
+        text: String,
+    },
+    Delivered {
+        to: PeerName,
+        path: Path,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handle: Option<u64>,
+    },
+    Stored {
+        to: PeerName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handle: Option<u64>,
+    },
+    Spread {
+        delivered: usize,
+        failed: usize,
+    },
+    Path {
+        name: PeerName,
+        path: Path,
+    },
+    Notice {
+        text: String,
+        everybody: bool,
+    },
+    List {
+        members: Vec<Listed>,
+    },
+    Whoami {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<PeerName>,
+        key: PeerKey,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        network: Option<String>,
+        server: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server_key: Option<PeerKey>,
+        registered: bool,
+    },
+    Why {
+        name: PeerName,
+        key: PeerKey,
+        path: Path,
+        reason: String,
+        candidates: Vec<String>,
+    },
+    Trusted {
+        who: String,
+    },
+    Missed {
+        count: u64,
+    },
+    Error {
+        code: u16,
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handle: Option<u64>,
+        #[serde(default)]
+        fatal: bool,
+    },
+    Bye {
+        server: String,
+        reason: String,
+    },
+}
+
+/// Whom a message was meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum To {
+    /// Its receiver alone.
+    Me,
+    /// Everybody in the network.
+    Everybody,
+}
+
+/// The way to a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    /// What kind.
+    pub kind: PathKind,
+    /// The other end of a direct path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Round trip time in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+}
+
+/// Kinds of [`Path`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    /// From here to there.
+    Direct,
+    /// Through the server.
+    Relay,
+    /// No way yet.
+    None,
+}
+
+/// A line of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: PeerName,
+    /// Its key.
+    pub key: PeerKey,
+    /// Where the server sees it.
+    pub address: SocketAddr,
+    /// Unix seconds of its registration.
+    pub since: u64,
+}
+
+/// What people and scripts ask. As JSON: an object with the field `op`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Register under a name, or another name.
+    Register {
+        /// The wanted name.
+        name: String,
+    },
+    /// One message to one peer.
+    Send {
+        /// A name or `IP:PORT`.
+        to: String,
+        /// The message.
+        text: String,
+    },
+    /// One message to every present member.
+    Broadcast {
+        /// The message.
+        text: String,
+    },
+    /// Who is there?
+    Userlist,
+    /// Who am I?
+    Whoami,
+    /// Which path leads to a peer, and why?
+    Why {
+        /// Its name.
+        name: String,
+    },
+    /// Accept the key that was refused last.
+    Trust {
+        /// A name, or the server's HOST:PORT.
+        who: String,
+    },
+    /// A line of text for the operator.
+    Notice {
+        /// The text.
+        text: String,
+    },
+}
+
+/// Code of an `error` whose cause is this machine.
+pub const LOCAL_FAILURE: u16 = 500;
+
+/// Exit codes; promises to scripts.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Failed for a reason of this machine: disk, socket.
+    pub const FAILED: u8 = 1;
+    /// Wrong usage or configuration.
+    pub const USAGE: u8 = 2;
+    /// No answer from the server.
+    pub const UNREACHABLE: u8 = 3;
+    /// Refused: token, name, block, changed key.
+    pub const REFUSED: u8 = 4;
+    /// The recipient is unknown, or the message was not delivered in time.
+    pub const UNDELIVERED: u8 = 5;
+    /// Interrupted by a signal.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What to tell whoever asked.
+    pub reports: Vec<Report>,
+    /// One of [`exit`].
+    pub code: u8,
+}
+
+impl Outcome {
+    fn done(reports: Vec<Report>) -> Self {
+        Self { reports, code: exit::DONE }
+    }
+
+    fn failed(error: &SendError, to: Option<String>, handle: Option<u64>) -> Self {
+        let problem = problem(error);
+        let exit = exit_code(error);
+        let report =
+            Report::Error { code: problem.code, text: problem.text, to, handle, fatal: false };
+        Self { reports: vec![report], code: exit }
+    }
+}
+
+/// A request that was accepted and may wait for receipts.
+pub struct Work(State);
+
+enum State {
+    Settled(Outcome),
+    One { sending: Sending, to: String },
+    All(SendingAll),
+}
+
+impl Peer {
+    /// Begins what a person or script asks; messages leave in the order of these calls. The
+    /// outcome comes from [`Work::finish`].
+    pub async fn begin(&self, request: Request) -> Work {
+        begin(self.link(), request).await
+    }
+}
+
+impl Work {
+    /// Waits for the outcome. Dropping this future gives up the waiting, not the request.
+    pub async fn finish(self) -> Outcome {
+        match self.0 {
+            State::Settled(outcome) => outcome,
+            State::One { sending, to } => {
+                let handle = sending.handle().0;
+                match sending.await {
+                    Ok(receipt) => Outcome::done(vec![delivered(receipt, handle)]),
+                    Err(error) => Outcome::failed(&error, Some(to), Some(handle)),
+                }
+            }
+            State::All(sending) => {
+                let handle = sending.handle().0;
+                match sending.await {
+                    Ok(spread) => spread_outcome(spread, handle),
+                    Err(error) => Outcome::failed(&error, None, Some(handle)),
+                }
+            }
+        }
+    }
+}
+
+pub(crate) async fn begin(link: &Link, request: Request) -> Work {
+    let (done, to) = match request {
+        Request::Send { to, text } => return send(link, to, text).await,
+        Request::Broadcast { text } => return broadcast(link, text).await,
+        Request::Register { name } => (register(link, &name).await, Some(name)),
+        Request::Userlist => (link.list().await.map(|members| vec![list(members)]), None),
+        Request::Whoami => (link.whoami().await.map(|whoami| vec![whoami_report(whoami)]), None),
+        Request::Why { name } => (why(link, &name).await, Some(name)),
+        Request::Trust { who } => (trust(link, &who).await, Some(who)),
+        Request::Notice { text } => {
+            (link.command(Command::Notice { text }).await.map(|()| vec![]), None)
+        }
+    };
+    Work(State::Settled(match done {
+        Ok(reports) => Outcome::done(reports),
+        Err(error) => Outcome::failed(&error, to, None),
+    }))
+}
+
+async fn send(link: &Link, to: String, text: String) -> Work {
+    let submitted = match to.as_str().into_recipient() {
+        Ok(recipient) => link.submit(recipient, text.into()).await,
+        Err(error) => Err(error.into()),
+    };
+    Work(match submitted {
+        Ok(sending) => State::One { sending, to },
+        Err(error) => State::Settled(Outcome::failed(&error, Some(to), None)),
+    })
+}
+
+async fn broadcast(link: &Link, text: String) -> Work {
+    // An empty line is for nobody.
+    if text.is_empty() {
+        return Work(State::Settled(Outcome::done(Vec::new())));
+    }
+    Work(match link.submit_all(text.into()).await {
+        Ok(sending) => State::All(sending),
+        Err(error) => State::Settled(Outcome::failed(&error, None, None)),
+    })
+}
+
+async fn register(link: &Link, name: &str) -> Result<Vec<Report>, SendError> {
+    link.command(Command::Register { name: PeerName::new(name)? }).await?;
+    // `registered` or `error` follows as an event.
+    Ok(Vec::new())
+}
+
+async fn why(link: &Link, name: &str) -> Result<Vec<Report>, SendError> {
+    let unknown = || Problem {
+        code: code::NOT_FOUND,
+        text: format!("nothing was said to or heard from {name} yet"),
+    };
+    let why = link.why(PeerName::new(name)?).await?;
+    why.map(|why| vec![why_report(why)]).ok_or_else(|| SendError::Failed(unknown()))
+}
+
+async fn trust(link: &Link, who: &str) -> Result<Vec<Report>, SendError> {
+    let command = if who.contains(':') {
+        trust_server(link, who)?
+    } else {
+        Command::TrustPeer { name: PeerName::new(who)? }
+    };
+    link.command(command).await?;
+    Ok(vec![Report::Trusted { who: who.to_owned() }])
+}
+
+fn trust_server(link: &Link, who: &str) -> Result<Command, SendError> {
+    let meant = who.parse().map(|server: crate::Rendezvous| server.to_string());
+    if meant.as_deref() == Ok(link.server()) {
+        return Ok(Command::TrustServer);
+    }
+    let text = format!("this peer's server is {}, not {who}", link.server());
+    Err(SendError::Failed(Problem { code: code::BAD_REQUEST, text }))
+}
+
+impl Report {
+    /// What to tell of an event; `None` for what only concerns whoever waits for a receipt.
+    pub fn of_event(event: Event, server: &str) -> Option<Self> {
+        Some(match event {
+            Event::Registered(registration) => Self::registered(registration, server),
+            Event::Observed(address) => Self::Observed { address },
+            Event::Refused { problem, finality } => {
+                Self::problem(problem, finality == Finality::Final)
+            }
+            Event::ServerSilent => Self::Silent { server: server.to_owned() },
+            Event::ServerClosed { reason, .. } => Self::Bye { server: server.to_owned(), reason },
+            Event::Closed => Self::Bye { server: server.to_owned(), reason: String::new() },
+            Event::ServerKeyChanged { expected, found } => {
+                let remedy =
+                    format!("/trust {server} in a chat, or: peer trust {server} --name OWN");
+                Self::server_key_changed(server, &expected, &found, &remedy)
+            }
+            Event::PeerKeyChanged { name, expected, found } => {
+                let remedy = format!("/trust {name} in a chat, or: peer trust {name} --name OWN");
+                Self::peer_key_changed(&name, &expected, &found, &remedy)
+            }
+            Event::Joined(member) => {
+                Self::Joined { name: member.name, key: member.key, address: member.observed }
+            }
+            Event::Left { name, reason } => Self::Left { name, reason },
+            Event::Renamed { from, to } => Self::Renamed { from, to },
+            Event::Path { name, path } => Self::Path { name, path: path.into() },
+            Event::Notice { text, everybody } => Self::Notice { text, everybody },
+            Event::Readable
+            | Event::Delivered { .. }
+            | Event::Spread { .. }
+            | Event::Failed { .. }
+            | Event::Listing { .. } => return None,
+        })
+    }
+
+    /// What to tell of a message that arrived. Bytes that are no UTF-8 become U+FFFD.
+    pub fn of_message(message: &Incoming) -> Self {
+        let (epoch, channel, sequence) = message.id;
+        Self::Message {
+            from: message.from.clone(),
+            key: message.key,
+            to: match message.audience {
+                Audience::Private => To::Me,
+                Audience::Everybody => To::Everybody,
+            },
+            id: (epoch.0, channel.0, sequence.0),
+            text: String::from_utf8_lossy(&message.payload).into_owned(),
+        }
+    }
+
+    fn registered(registration: Registration, server: &str) -> Self {
+        let Registration { name, observed, network, server_key, greeting, again, first_contact } =
+            registration;
+        let server = server.to_owned();
+        Self::Registered {
+            name,
+            address: observed,
+            network,
+            server,
+            server_key,
+            again,
+            first_contact,
+            greeting,
+        }
+    }
+
+    fn problem(problem: Problem, fatal: bool) -> Self {
+        Self::Error { code: problem.code, text: problem.text, to: None, handle: None, fatal }
+    }
+
+    /// What to tell when a server shows another key than the one that is known. `remedy`: how to
+    /// accept the new one.
+    pub fn server_key_changed(
+        server: &str,
+        expected: &PeerKey,
+        found: &PeerKey,
+        remedy: &str,
+    ) -> Self {
+        let text = server_key_changed(server, expected, found, remedy);
+        let (code, to) = (code::CONFLICT, Some(server.to_owned()));
+        Self::Error { code, text, to, handle: None, fatal: true }
+    }
+
+    /// What to tell when a peer shows another key than the one that is known. `remedy`: how to
+    /// accept the new one.
+    pub fn peer_key_changed(
+        name: &PeerName,
+        expected: &PeerKey,
+        found: &PeerKey,
+        remedy: &str,
+    ) -> Self {
+        let text = format!(
+            "{name} shows another key than before: expected {}, found {}; \
+             if {name} confirms the new one: {remedy}",
+            expected.fingerprint(),
+            found.fingerprint()
+        );
+        let (code, to) = (code::CONFLICT, Some(name.to_string()));
+        Self::Error { code, text, to, handle: None, fatal: false }
+    }
+}
+
+/// What to say when a server shows another key than the one that is known. `remedy`: how to
+/// accept the new one.
+pub fn server_key_changed(
+    server: &str,
+    expected: &PeerKey,
+    found: &PeerKey,
+    remedy: &str,
+) -> String {
+    format!(
+        "the server {server} shows another key than before: expected {}, found {}; \
+         if its operator confirms the new one: {remedy}",
+        expected.fingerprint(),
+        found.fingerprint()
+    )
+}
+
+impl From<PathView> for Path {
+    fn from(path: PathView) -> Self {
+        let ms = |rtt: Option<Duration>| rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3);
+        match path {
+            PathView::None => Self { kind: PathKind::None, address: None, rtt_ms: None },
+            PathView::Relay { rtt } => {
+                Self { kind: PathKind::Relay, address: None, rtt_ms: ms(rtt) }
+            }
+            PathView::Direct { address, rtt } => {
+                Self { kind: PathKind::Direct, address: Some(address), rtt_ms: ms(rtt) }
+            }
+        }
+    }
+}
+
+fn delivered(receipt: Receipt, handle: u64) -> Report {
+    Report::Delivered { to: receipt.to, path: receipt.path.into(), handle: Some(handle) }
+}
+
+fn spread_outcome(spread: Spread, handle: u64) -> Outcome {
+    let counts = Report::Spread { delivered: spread.delivered.len(), failed: spread.failed.len() };
+    let code = if spread.failed.is_empty() { exit::DONE } else { exit::UNDELIVERED };
+    let failure = |(to, problem): (Option<PeerName>, Problem)| Report::Error {
+        code: problem.code,
+        text: problem.text,
+        to: to.map(String::from),
+        handle: Some(handle),
+        fatal: false,
+    };
+    let mut reports: Vec<_> = spread.failed.into_iter().map(failure).collect();
+    reports.push(counts);
+    Outcome { reports, code }
+}
+
+fn list(members: Vec<Member>) -> Report {
+    let listed =
+        |m: Member| Listed { name: m.name, key: m.key, address: m.observed, since: m.since };
+    Report::List { members: members.into_iter().map(listed).collect() }
+}
+
+fn whoami_report(whoami: Whoami) -> Report {
+    let Whoami { name, key, observed, network, server, server_key, registered } = whoami;
+    Report::Whoami { name, key, address: observed, network, server, server_key, registered }
+}
+
+fn why_report(why: Why) -> Report {
+    let Why { name, key, path, reason, candidates } = why;
+    Report::Why { name, key, path: path.into(), reason, candidates }
+}
+
+fn problem(error: &SendError) -> Problem {
+    let number = match error {
+        SendError::Failed(problem) => return problem.clone(),
+        SendError::Name(_) => code::BAD_REQUEST,
+        SendError::TooLong => code::TOO_LARGE,
+        SendError::Full => code::TOO_MANY,
+        SendError::Closed => code::GOING_AWAY,
+    };
+    Problem { code: number, text: error.to_string() }
+}
+
+fn exit_code(error: &SendError) -> u8 {
+    match error {
+        SendError::Name(_) | SendError::TooLong => exit::USAGE,
+        SendError::Full | SendError::Closed => exit::FAILED,
+        SendError::Failed(problem) => match problem.code {
+            code::BAD_REQUEST | code::TOO_LARGE => exit::USAGE,
+            code::UNAUTHORIZED | code::FORBIDDEN | code::CONFLICT => exit::REFUSED,
+            code::NOT_FOUND | code::TIMEOUT => exit::UNDELIVERED,
+            _ => exit::FAILED,
+        },
+    }
+}
