@@ -1,0 +1,16 @@
+//! The real programs `rendezvous` and `peer` on loopback, as people and scripts meet them.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by ending there")]
+
+mod chat;
+mod disk;
+mod folder;
+mod json;
+mod lines;
+mod outage;
+mod programs;
+mod refusals;
+mod server;
+mod stage;
+mod stun;
+mod terminal;

@@ -1,0 +1,9 @@
+//! The simulated world and what the machines do in it.
+
+mod chaos;
+mod first_message;
+mod matrix;
+mod nat;
+mod oracle;
+mod probe;
+mod talk;

@@ -1,0 +1,693 @@
+//! The machines on hosts of the world: the one place that knows their interface.
+//!
+//! A [`PeerHost`] runs a `Node`, carries out its effects, takes messages as an application
+//! would and writes down what it is told as [`Seen`]. A [`ServerHost`] runs the three parts of
+//! the rendezvous: every datagram meets `Fast` first, and `Hub` where `Fast` says so.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use p2sp_proto::hub::{self, Fast, Hub, Routes, Verdict};
+use p2sp_proto::id::PeerName;
+use p2sp_proto::io::{Route, Transmit};
+use p2sp_proto::node::{self, Audience, Command, Handle, Known, LocalSocket, Node, PathView};
+use p2sp_proto::session::StaticKey;
+use p2sp_proto::time::earliest;
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
+
+use crate::actor::Actor;
+use crate::clock::Clock;
+use crate::model::Channel;
+use crate::packet::Packet;
+
+/// Where every server of the world listens.
+pub const SERVER_PORT: u16 = 3478;
+
+/// What lives on a host.
+pub enum Machine {
+    /// A peer.
+    Peer(Box<PeerHost>),
+    /// A rendezvous server.
+    Server(Box<ServerHost>),
+}
+
+impl Machine {
+    /// The peer on this host, if there is one.
+    pub fn peer(&mut self) -> Option<&mut PeerHost> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            Self::Server(_) => None,
+        }
+    }
+
+    /// The server on this host, if there is one.
+    pub fn server(&mut self) -> Option<&mut ServerHost> {
+        match self {
+            Self::Server(server) => Some(server),
+            Self::Peer(_) => None,
+        }
+    }
+}
+
+impl Actor for Machine {
+    fn handle_datagram(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        data: Vec<u8>,
+        now: Instant,
+    ) {
+        match self {
+            Self::Peer(peer) => peer.handle_datagram(local, from, data, now),
+            Self::Server(server) => server.handle_datagram(local, from, data, now),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Peer(peer) => peer.handle_timeout(now),
+            Self::Server(server) => server.handle_timeout(now),
+        }
+    }
+
+    fn poll_transmit(&mut self) -> Option<Packet> {
+        match self {
+            Self::Peer(peer) => peer.poll_transmit(),
+            Self::Server(server) => server.poll_transmit(),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        match self {
+            Self::Peer(peer) => peer.poll_timeout(),
+            Self::Server(server) => server.poll_timeout(),
+        }
+    }
+}
+
+/// How an application takes its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pickup {
+    /// As they come.
+    AtOnce,
+    /// One every so often.
+    Every(Duration),
+}
+
+/// Who a peer is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct PeerSetup {
+    /// The name it registers.
+    pub name: String,
+    /// Its host's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The port of its sockets.
+    pub port: u16,
+    /// Addresses of the server.
+    pub server: Vec<SocketAddr>,
+    /// Time between keepalives.
+    pub keepalive: Duration,
+    /// How messages are taken.
+    pub pickup: Pickup,
+    /// Decides its key and all its chance.
+    pub seed: u64,
+}
+
+/// Something a peer was told, in the world's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Registered; `again` after a reconnect.
+    Registered {
+        /// Not for the first time.
+        again: bool,
+    },
+    /// The receipt for a message came.
+    Delivered {
+        /// That of the command.
+        handle: u64,
+        /// To whom.
+        to: String,
+        /// Whether the node says it went directly.
+        direct: bool,
+    },
+    /// A message to everybody was split up.
+    Spread {
+        /// That of the command.
+        handle: u64,
+        /// Into so many.
+        members: u32,
+    },
+    /// A message, or its command, failed.
+    Failed {
+        /// That of the command.
+        handle: u64,
+        /// One of the recipients, or the whole command.
+        to: Option<String>,
+        /// Numeric code.
+        code: u16,
+        /// Sentence.
+        text: String,
+    },
+    /// The path to a peer changed.
+    Path {
+        /// Which peer.
+        name: String,
+        /// Whether the node says it is direct.
+        direct: bool,
+    },
+    /// The list that was asked for.
+    Listing {
+        /// That of the command.
+        handle: u64,
+        /// Names in the server's order.
+        names: Vec<String>,
+    },
+    /// A message arrived and was taken.
+    Message {
+        /// The sender's name.
+        from: String,
+        /// To one or to everybody.
+        channel: Channel,
+        /// Its text.
+        text: String,
+    },
+    /// The server refused.
+    Refused {
+        /// Numeric code.
+        code: u16,
+        /// Whether the node gave up.
+        fatal: bool,
+    },
+    /// Anything else, for people.
+    Other(String),
+}
+
+/// Whether a host's process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    Running,
+    /// Ended without a word; hears and does nothing.
+    Halted,
+}
+
+/// A peer: the machine, its sockets and its application.
+pub struct PeerHost {
+    process: Process,
+    setup: PeerSetup,
+    node: Node,
+    known: Memory,
+    /// Ports of spare sockets.
+    spares: Vec<u16>,
+    /// What the system picks next.
+    next_port: u16,
+    outbox: VecDeque<Packet>,
+    seen: Vec<(Instant, Seen)>,
+    next_pickup: Option<Instant>,
+    handles: u64,
+    incarnation: u64,
+}
+
+/// What the shell writes down for the next incarnation.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    server: Option<(p2sp_proto::id::PeerKey, p2sp_proto::id::Boot)>,
+    network: Option<p2sp_proto::id::NetworkId>,
+    peers: BTreeMap<PeerName, Known>,
+}
+
+impl PeerHost {
+    /// Starts a peer that registers at once.
+    pub fn start(setup: PeerSetup, clock: &Clock) -> Self {
+        let known = Memory::default();
+        let mut peer = Self {
+            process: Process::Running,
+            node: boot(&setup, &known, 0, clock),
+            next_port: setup.port + 1,
+            setup,
+            known,
+            spares: Vec::new(),
+            outbox: VecDeque::new(),
+            seen: Vec::new(),
+            next_pickup: None,
+            handles: 0,
+            incarnation: 0,
+        };
+        peer.announce(clock.now());
+        peer
+    }
+
+    /// The process ends without a word.
+    pub fn halt(&mut self) {
+        self.process = Process::Halted;
+        self.outbox.clear();
+    }
+
+    /// A new process begins, with the key and what the old one wrote down.
+    pub fn restart(&mut self, clock: &Clock) {
+        self.process = Process::Running;
+        self.incarnation += 1;
+        self.node = boot(&self.setup, &self.known, self.incarnation, clock);
+        self.outbox.clear();
+        self.spares.clear();
+        self.next_pickup = None;
+        self.announce(clock.now());
+    }
+
+    /// A new process begins with a message in hand: it is accepted before a socket is there.
+    /// Answers the handle.
+    pub fn restart_with(&mut self, to: &str, text: &str, clock: &Clock) -> u64 {
+        self.process = Process::Running;
+        self.incarnation += 1;
+        self.node = boot(&self.setup, &self.known, self.incarnation, clock);
+        let handle = self.send(to, text, clock.now());
+        self.announce(clock.now());
+        handle
+    }
+
+    /// The host has other addresses now.
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        self.setup.addresses = addresses;
+        self.announce(now);
+    }
+
+    /// Sends a text to a peer; answers the handle.
+    pub fn send(&mut self, to: &str, text: &str, now: Instant) -> u64 {
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        let to = node::Recipient::Name(name(to));
+        self.command(now, |handle| Command::Send { handle, to, payload })
+    }
+
+    /// Sends a text to everybody; answers the handle.
+    pub fn send_all(&mut self, text: &str, now: Instant) -> u64 {
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        self.command(now, |handle| Command::SendAll { handle, payload })
+    }
+
+    /// Asks for the list; answers the handle.
+    pub fn list(&mut self, now: Instant) -> u64 {
+        self.command(now, |handle| Command::List { handle })
+    }
+
+    /// Says good bye.
+    pub fn close(&mut self, now: Instant) {
+        self.command(now, |_| Command::Close);
+    }
+
+    /// What it was told so far and when.
+    pub fn seen(&self) -> &[(Instant, Seen)] {
+        &self.seen
+    }
+
+    /// Whether it was told this.
+    pub fn has_seen(&self, test: impl Fn(&Seen) -> bool) -> bool {
+        self.seen.iter().any(|(_, seen)| test(seen))
+    }
+
+    /// Why the node uses the path it uses, for people.
+    pub fn why(&self, peer: &str) -> String {
+        self.node.why(&name(peer)).map_or_else(|| "unknown".into(), |why| format!("{why:?}"))
+    }
+
+    /// Where the node stands with each peer.
+    pub fn diagnose(&self) -> Vec<String> {
+        self.node.diagnose()
+    }
+
+    fn command(&mut self, now: Instant, make: impl FnOnce(Handle) -> Command) -> u64 {
+        self.handles += 1;
+        self.node.handle_input(node::Input::Command(make(Handle(self.handles))), now);
+        self.drain(now);
+        self.handles
+    }
+
+    /// Tells the node its sockets, one for each family the host has an address of.
+    fn announce(&mut self, now: Instant) {
+        let sockets = [false, true].into_iter().filter_map(|ipv6| self.socket(ipv6)).collect();
+        self.node.handle_input(node::Input::Sockets(sockets), now);
+        self.drain(now);
+    }
+
+    fn socket(&self, ipv6: bool) -> Option<LocalSocket> {
+        let own = self.setup.addresses.iter().copied();
+        let addresses: Vec<IpAddr> = own.filter(|ip| ip.is_ipv6() == ipv6).collect();
+        let bound = bound(self.setup.port, ipv6);
+        (!addresses.is_empty()).then_some(LocalSocket { bound, addresses })
+    }
+
+    /// Whether a socket of this host has the port.
+    fn has_port(&self, port: u16) -> bool {
+        port == self.setup.port || self.spares.contains(&port)
+    }
+
+    /// Carries out what the node wants, lets the application take messages, and carries out what
+    /// follows from that: taking a message is what its receipt certifies.
+    fn drain(&mut self, now: Instant) {
+        self.carry_out_all(now);
+        self.pick_up(now);
+        self.carry_out_all(now);
+    }
+
+    fn carry_out_all(&mut self, now: Instant) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                node::Output::Transmit(transmit) => self.transmit(transmit),
+                node::Output::Event(event) => self.seen.push((now, translate(event))),
+                node::Output::Effect(effect) => self.carry_out(effect, now),
+            }
+        }
+    }
+
+    fn transmit(&mut self, Transmit { route, payload }: Transmit) {
+        let ipv6 = route.remote.is_ipv6();
+        let source = self.setup.addresses.iter().find(|ip| ip.is_ipv6() == ipv6);
+        let port = route.local.port();
+        let is_ours = route.local == bound(port, ipv6) && self.has_port(port);
+        if let Some(ip) = source.filter(|_| is_ours) {
+            let source = SocketAddr::new(*ip, port);
+            self.outbox.push_back(Packet::new(source, route.remote, payload));
+        }
+    }
+
+    fn carry_out(&mut self, effect: node::Effect, now: Instant) {
+        match effect {
+            node::Effect::Resolve => {
+                let server = self.setup.server.clone();
+                self.node.handle_input(node::Input::Resolved(server), now);
+            }
+            node::Effect::OpenSocket => {
+                let port = self.next_port;
+                self.next_port += 1;
+                self.spares.push(port);
+                self.node.handle_input(node::Input::Opened(Some(bound(port, false))), now);
+            }
+            node::Effect::RememberServer { key, boot, network } => {
+                self.known.server = Some((key, boot));
+                self.known.network = network.or(self.known.network);
+            }
+            node::Effect::RememberPeer(known) => {
+                self.known.peers.insert(known.name.clone(), known);
+            }
+        }
+    }
+
+    /// The application takes what it has room for.
+    fn pick_up(&mut self, now: Instant) {
+        match self.setup.pickup {
+            Pickup::AtOnce => while self.take_one(now) {},
+            Pickup::Every(pause) => {
+                if self.next_pickup.is_none_or(|at| at <= now) {
+                    self.take_one(now);
+                    self.next_pickup = Some(now + pause);
+                }
+            }
+        }
+    }
+
+    fn take_one(&mut self, now: Instant) -> bool {
+        let Some(message) = self.node.poll_message(now) else { return false };
+        let text = String::from_utf8_lossy(&message.payload).into_owned();
+        let channel = match message.audience {
+            Audience::Private => Channel::Private,
+            Audience::Everybody => Channel::Everybody,
+        };
+        let from = message.from.to_string();
+        self.seen.push((now, Seen::Message { from, channel, text }));
+        true
+    }
+}
+
+impl Actor for PeerHost {
+    fn handle_datagram(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        mut data: Vec<u8>,
+        now: Instant,
+    ) {
+        if self.process == Process::Halted || !self.has_port(local.port()) {
+            return;
+        }
+        let route = Route::udp(bound(local.port(), local.is_ipv6()), from);
+        self.node.handle_input(node::Input::Datagram { route, data: &mut data }, now);
+        self.drain(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.node.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.node.handle_timeout(now);
+        }
+        self.drain(now);
+    }
+
+    fn poll_transmit(&mut self) -> Option<Packet> {
+        self.outbox.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        if self.process == Process::Halted {
+            return None;
+        }
+        earliest(self.node.poll_timeout(), self.next_pickup.map(|at| (at, "pickup")))
+    }
+}
+
+/// Sockets are bound to every address, so that the node cannot confuse a socket's identity with
+/// an address of the host.
+fn bound(port: u16, ipv6: bool) -> SocketAddr {
+    let any =
+        if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    SocketAddr::new(any, port)
+}
+
+/// A new node with what an earlier one left behind.
+fn boot(setup: &PeerSetup, known: &Memory, incarnation: u64, clock: &Clock) -> Node {
+    let mut rng = ChaCha12Rng::seed_from_u64(setup.seed);
+    let static_key = StaticKey::generate(&mut rng);
+    let mut chance = ChaCha12Rng::seed_from_u64(setup.seed ^ (incarnation + 1) << 48);
+    let config = node::Config {
+        static_key,
+        server: "rendezvous.example:3478".into(),
+        server_key: known.server.map(|(key, _)| key),
+        server_boot: known.server.map(|(_, boot)| boot),
+        network: known.network,
+        token: None,
+        name: Some(name(&setup.name)),
+        keepalive: setup.keepalive,
+        known: known.peers.values().cloned().collect(),
+        aes: false,
+        name_keeping: node::NameKeeping::Keep,
+        delivery_timeout: None,
+    };
+    Node::new(config, seed_from(&mut chance), clock.now(), clock.unix_now())
+}
+
+fn seed_from(rng: &mut ChaCha12Rng) -> [u8; 32] {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    seed
+}
+
+/// Names in scenarios are literals.
+fn name(text: &str) -> PeerName {
+    PeerName::new(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+fn translate(event: node::Event) -> Seen {
+    match event {
+        node::Event::Registered(registration) => Seen::Registered { again: registration.again },
+        node::Event::Delivered { handle, to, path } => {
+            Seen::Delivered { handle: handle.0, to: to.to_string(), direct: is_direct(&path) }
+        }
+        node::Event::Spread { handle, members } => Seen::Spread { handle: handle.0, members },
+        node::Event::Failed { handle, to, problem } => Seen::Failed {
+            handle: handle.0,
+            to: to.map(|to| to.to_string()),
+            code: problem.code,
+            text: problem.text,
+        },
+        node::Event::Path { name, path } => {
+            Seen::Path { name: name.to_string(), direct: is_direct(&path) }
+        }
+        node::Event::Listing { handle, page } => {
+            let names = page.members.iter().map(|member| member.name.to_string()).collect();
+            Seen::Listing { handle: handle.0, names }
+        }
+        node::Event::Refused { problem, finality } => {
+            Seen::Refused { code: problem.code, fatal: finality == node::Finality::Final }
+        }
+        node::Event::Observed(_)
+        | node::Event::ServerSilent
+        | node::Event::ServerClosed { .. }
+        | node::Event::ServerKeyChanged { .. }
+        | node::Event::PeerKeyChanged { .. }
+        | node::Event::Joined(_)
+        | node::Event::Left { .. }
+        | node::Event::Renamed { .. }
+        | node::Event::Readable
+        | node::Event::Notice { .. }
+        | node::Event::Closed => Seen::Other(format!("{event:?}")),
+    }
+}
+
+fn is_direct(path: &PathView) -> bool {
+    match path {
+        PathView::Direct { .. } => true,
+        PathView::Relay { .. } | PathView::None => false,
+    }
+}
+
+/// A rendezvous server.
+pub struct ServerHost {
+    process: Process,
+    seed: u64,
+    incarnation: u64,
+    /// How long another thread takes for a handshake; zero: done at once.
+    handshake_time: Duration,
+    hub: Hub,
+    routes: Arc<Routes>,
+    outbox: VecDeque<Packet>,
+    /// Handshakes under way on other threads, by when they are done.
+    jobs: VecDeque<(Instant, hub::HandshakeDone)>,
+    /// What the operator's log would say.
+    log: Vec<String>,
+}
+
+impl ServerHost {
+    /// Starts a server with one open network.
+    pub fn start(seed: u64, handshake_time: Duration, clock: &Clock) -> Self {
+        let hub = boot_hub(seed, 0, clock);
+        Self {
+            process: Process::Running,
+            seed,
+            incarnation: 0,
+            handshake_time,
+            routes: hub.routes(),
+            hub,
+            outbox: VecDeque::new(),
+            jobs: VecDeque::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// The process ends without a word.
+    pub fn halt(&mut self) {
+        self.process = Process::Halted;
+        self.outbox.clear();
+        self.jobs.clear();
+    }
+
+    /// A new process begins, with the old one's keys.
+    pub fn restart(&mut self, clock: &Clock) {
+        self.process = Process::Running;
+        self.incarnation += 1;
+        self.hub = boot_hub(self.seed, self.incarnation, clock);
+        self.routes = self.hub.routes();
+        self.outbox.clear();
+        self.jobs.clear();
+    }
+
+    /// Present members.
+    pub fn members(&self) -> Vec<String> {
+        self.hub.members().iter().map(|(_, member)| member.name.to_string()).collect()
+    }
+
+    /// What the operator's log says.
+    pub fn log(&self) -> &[String] {
+        &self.log
+    }
+
+    /// For the hub, and then whatever it wants done.
+    fn tell_hub(&mut self, input: hub::Input<'_>, now: Instant) {
+        self.hub.handle_input(input, now);
+        self.drain(now);
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                hub::Output::Transmit(transmit) => self.transmit(transmit),
+                hub::Output::Event(event) => self.log.push(format!("{event:?}")),
+                hub::Output::Effect(hub::Effect::Handshake(job)) => self.compute(job, now),
+            }
+        }
+    }
+
+    fn compute(&mut self, job: hub::HandshakeJob, now: Instant) {
+        let done = job.run();
+        if self.handshake_time.is_zero() {
+            self.hub.handle_input(hub::Input::HandshakeDone(done), now);
+        } else {
+            self.jobs.push_back((now + self.handshake_time, done));
+        }
+    }
+
+    fn transmit(&mut self, Transmit { route, payload }: Transmit) {
+        self.outbox.push_back(Packet::new(route.local, route.remote, payload));
+    }
+}
+
+impl Actor for ServerHost {
+    fn handle_datagram(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        mut data: Vec<u8>,
+        now: Instant,
+    ) {
+        if self.process == Process::Halted || local.port() != SERVER_PORT {
+            return;
+        }
+        let route = Route::udp(local, from);
+        match Fast::handle(&self.routes, &mut data, route, now) {
+            Verdict::Drop => {}
+            Verdict::Reply(payload) => self.transmit(Transmit { route, payload }),
+            Verdict::Forward(route) => self.transmit(Transmit { route, payload: data }),
+            Verdict::Live | Verdict::Rest => {
+                self.tell_hub(hub::Input::Datagram { route, data: &mut data }, now);
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        while self.jobs.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, done)) = self.jobs.pop_front()
+        {
+            self.tell_hub(hub::Input::HandshakeDone(done), now);
+        }
+        if self.hub.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.hub.handle_timeout(now);
+        }
+        self.drain(now);
+    }
+
+    fn poll_transmit(&mut self) -> Option<Packet> {
+        self.outbox.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        if self.process == Process::Halted {
+            return None;
+        }
+        let job = self.jobs.front().map(|(at, _)| (*at, "handshake"));
+        earliest(self.hub.poll_timeout(), job)
+    }
+}
+
+fn boot_hub(seed: u64, incarnation: u64, clock: &Clock) -> Hub {
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    let config = hub::Config {
+        static_key: StaticKey::generate(&mut rng),
+        reset_key: seed_from(&mut rng),
+        tokens: Vec::new(),
+        expire_intervals: 3,
+        broadcast_max: 256,
+        aes: false,
+        limits: hub::Limits::with_tokens(),
+    };
+    let mut chance = ChaCha12Rng::seed_from_u64(seed ^ (incarnation + 1) << 48);
+    Hub::new(config, seed_from(&mut chance), clock.now(), clock.unix_now())
+}

@@ -1,0 +1,16 @@
+//! Scenarios: machines in a world, with a verdict.
+//!
+//! Each is a function of a seed (and of what it varies) to a one-line result or an account of
+//! what went wrong. The test binary runs a few of each; the binary `sim` runs as many as wanted.
+
+mod chaos;
+mod first_message;
+mod matrix;
+mod stage;
+mod talk;
+
+pub use chaos::chaos;
+pub use first_message::{FirstMessage, first_message};
+pub use matrix::{Kind, Lines, Pair, PairResult, Path, check_pair, run_pair};
+pub use stage::{Failure, Site, Stage};
+pub use talk::talk;

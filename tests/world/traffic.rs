@@ -1,0 +1,85 @@
+//! Who reached whom, counted by the network and not by what the programs say.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::topology::HostId;
+
+/// What arrived of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Bytes of UDP payload.
+    pub bytes: u64,
+    /// Datagrams among them that are STUN: connectivity checks, no payload.
+    pub stun: u64,
+}
+
+impl Count {
+    /// Datagrams that are not connectivity checks.
+    pub const fn payload(&self) -> u64 {
+        self.datagrams - self.stun
+    }
+
+    fn add(&mut self, payload: &[u8]) {
+        self.datagrams += 1;
+        self.bytes += payload.len() as u64;
+        self.stun += u64::from(payload.first().is_some_and(|first| *first < 4));
+    }
+}
+
+/// Arrived datagrams by sending and receiving host.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    direct: BTreeMap<(HostId, HostId), Count>,
+    through: BTreeMap<(HostId, HostId), Count>,
+    /// When the first datagram of a direction arrived.
+    heard: BTreeMap<(HostId, HostId), Instant>,
+    /// When the first datagram arrived that its sender sent after having heard the receiver.
+    answered: BTreeMap<(HostId, HostId), Instant>,
+}
+
+/// First byte of a relay frame.
+const RELAY: u8 = 0x0A;
+
+impl Traffic {
+    /// What `from` sent and `to` received without a host between.
+    pub fn direct(&self, from: HostId, to: HostId) -> Count {
+        self.direct.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    /// Relay frames that reached `to` because another host forwarded what it got from `from`.
+    pub fn through(&self, from: HostId, to: HostId) -> Count {
+        self.through.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    /// When `at` first heard from `from` that its own datagrams arrive there, in whatever way it
+    /// is told: the earliest moment at which it can know of a direct path.
+    pub fn confirmed(&self, from: HostId, at: HostId) -> Option<Instant> {
+        self.answered.get(&(from, at)).copied()
+    }
+
+    /// Notes a direct arrival's place in the conversation.
+    pub(crate) fn note_order(&mut self, from: HostId, to: HostId, sent: Instant, now: Instant) {
+        self.heard.entry((from, to)).or_insert(now);
+        if self.heard.get(&(to, from)).is_some_and(|heard| *heard <= sent) {
+            self.answered.entry((from, to)).or_insert(now);
+        }
+    }
+
+    /// `cause` is the host whose datagram made `from` send this one.
+    pub(crate) fn arrived(
+        &mut self,
+        from: HostId,
+        cause: Option<HostId>,
+        to: HostId,
+        payload: &[u8],
+    ) {
+        self.direct.entry((from, to)).or_default().add(payload);
+        let relayed = payload.first() == Some(&RELAY);
+        if let Some(cause) = cause.filter(|cause| relayed && *cause != to) {
+            self.through.entry((cause, to)).or_default().add(payload);
+        }
+    }
+}
