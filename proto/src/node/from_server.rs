@@ -1,6 +1,6 @@
 //! What the server says: registration, answers, presence, introductions.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::{Effect, Event, Finality, Registration};
 use super::directory::Coverage;
@@ -8,6 +8,9 @@ use super::server_link::{self, Asked, FirstContact, Proof};
 use super::{Node, Purpose, Registered};
 use crate::control::{self, Answer, LeaveReason, Operation, Outcome, Problem, code};
 use crate::id::{PeerKey, PeerName};
+
+/// What was refused for its rate is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(super) fn handle_server_notices(
@@ -46,6 +49,7 @@ impl Node {
         self.first_contact = first_contact;
         self.registered = None;
         self.asking.clear();
+        self.refused.clear();
         self.directory.coverage = Coverage::Partial;
         self.channels.clear();
         for (key, link) in &mut self.links {
@@ -76,6 +80,14 @@ impl Node {
             (Asked::Lookup(recipient), Outcome::Ok(Answer::Member(member))) => {
                 self.asking.remove(&recipient);
                 self.handle_found(&recipient, &member, now);
+            }
+            (
+                asked @ (Asked::Lookup(_) | Asked::Watch | Asked::List(Purpose::Mirror)),
+                Outcome::Error(Problem { code: code::TOO_MANY, .. }),
+            ) => {
+                // Asked too fast.
+                self.refused.push(asked);
+                self.ask_again = Some(now + ASK_AGAIN);
             }
             (Asked::Lookup(recipient), Outcome::Error(problem)) => {
                 self.asking.remove(&recipient);
@@ -131,10 +143,7 @@ impl Node {
         if renamed {
             return;
         }
-        self.server.ask(Operation::Watch { names: None }, Asked::Watch, now);
-        self.directory.clear_members();
-        let mirror = Asked::List(Purpose::Mirror);
-        self.server.ask(Operation::List { cursor: None }, mirror, now);
+        self.mirror(now);
         for handle in self.listings.clone() {
             let asked = Asked::List(Purpose::Person(handle));
             self.server.ask(Operation::List { cursor: None }, asked, now);
@@ -143,6 +152,35 @@ impl Node {
             self.resolve(id, now);
         }
         self.reconnect_links(now);
+    }
+
+    /// Asks who is here and to be told of all changes.
+    fn mirror(&mut self, now: Instant) {
+        self.server.ask(Operation::Watch { names: None }, Asked::Watch, now);
+        self.directory.clear_members();
+        let mirror = Asked::List(Purpose::Mirror);
+        self.server.ask(Operation::List { cursor: None }, mirror, now);
+    }
+
+    /// What the server would not answer for its rate is asked again.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        if self.ask_again.is_none_or(|at| at > now) {
+            return;
+        }
+        self.ask_again = None;
+        for asked in std::mem::take(&mut self.refused) {
+            match asked {
+                Asked::Lookup(recipient) => {
+                    self.asking.remove(&recipient);
+                }
+                Asked::Watch => self.server.ask(Operation::Watch { names: None }, asked, now),
+                Asked::List(_) => self.server.ask(Operation::List { cursor: None }, asked, now),
+                Asked::Register(_) | Asked::Connect(_) | Asked::Other => {}
+            }
+        }
+        for (id, _) in self.outbox.unresolved() {
+            self.resolve(id, now);
+        }
     }
 
     pub(super) fn handle_refused(&mut self, proof: Proof, problem: Problem, now: Instant) {

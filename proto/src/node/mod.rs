@@ -39,7 +39,7 @@ use self::core::{Core, Owner};
 use self::directory::Directory;
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
-use self::server_link::{FirstContact, ServerLink};
+use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
 use crate::control::{self, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
@@ -76,6 +76,9 @@ pub struct Node {
     strays: VecDeque<(Instant, RelayChannel, Vec<u8>)>,
     /// Lookups under way, so that each question is asked once.
     asking: BTreeSet<Recipient>,
+    /// Questions that were refused for their rate, and when to ask them again.
+    refused: Vec<Asked>,
+    ask_again: Option<Instant>,
     /// Messages to everybody that wait until everybody is known.
     waiting_for_list: VecDeque<(Handle, Bytes)>,
     listings: VecDeque<Handle>,
@@ -144,6 +147,8 @@ impl Node {
             channels: BTreeMap::new(),
             strays: VecDeque::new(),
             asking: BTreeSet::new(),
+            refused: Vec::new(),
+            ask_again: None,
             waiting_for_list: VecDeque::new(),
             listings: VecDeque::new(),
             spares: Spares::new(now),
@@ -192,6 +197,7 @@ impl Node {
                 self.touched.insert(key);
             }
         }
+        self.ask_again(now);
         self.expire_messages(now);
         self.closing_timeout(now);
         if self.sweep_at <= now {
@@ -211,6 +217,7 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let mut next = earliest(self.server.poll_timeout(), self.timers.earliest());
+        next = earliest(next, self.ask_again.map(|at| (at, "ask again")));
         next = earliest(next, self.outbox.next_deadline().map(|at| (at, "delivery")));
         next = earliest(next, self.spares.poll_timeout());
         let other = self.server.other_family(&self.core);

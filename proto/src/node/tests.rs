@@ -102,7 +102,7 @@ fn start_of_time() -> Instant {
 impl Net {
     fn new() -> Self {
         let now = start_of_time();
-        let hub = Self::make_hub(1, now);
+        let hub = Self::make_hub(1, Limits::open(), now);
         let routes = hub.routes();
         let (nodes, flying, seen) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self {
@@ -132,7 +132,7 @@ impl Net {
         net
     }
 
-    fn make_hub(seed: u8, now: Instant) -> Hub {
+    fn make_hub(seed: u8, limits: Limits, now: Instant) -> Hub {
         let config = hub::Config {
             static_key: key(250),
             reset_key: [9; 32],
@@ -140,13 +140,13 @@ impl Net {
             expire_intervals: 3,
             broadcast_max: 256,
             aes: true,
-            limits: Limits::open(),
+            limits,
         };
         Hub::new(config, [seed; 32], now, second(1_700_000_000))
     }
 
     fn restart_hub(&mut self) {
-        self.hub = Self::make_hub(2, self.now);
+        self.hub = Self::make_hub(2, Limits::open(), self.now);
         self.routes = self.hub.routes();
     }
 
@@ -464,6 +464,23 @@ fn a_clock_that_jumped_back_costs_round_trips_only() {
     net.run(second(1));
     assert_eq!(net.texts(2), ["third"], "{:#?}", net.seen);
     assert!(net.is_delivered(1, 3));
+}
+
+#[test]
+fn what_the_server_refused_for_its_rate_is_asked_again() {
+    let mut net = Net::new();
+    let limits = Limits { requests_per_second: 1, ..Limits::open() };
+    net.hub = Net::make_hub(3, limits, net.now);
+    net.routes = net.hub.routes();
+    for n in 1..=3 {
+        net.add(n, config(n, &format!("peer{n}")));
+        net.start(n);
+    }
+    net.run(second(10));
+    let payload = Bytes::from_static(b"all");
+    net.command(1, Command::SendAll { handle: Handle(1), payload });
+    net.run(second(5));
+    assert_eq!(net.count(1, |e| matches!(e, Event::Delivered { .. })), 2, "{:#?}", net.seen);
 }
 
 #[test]

@@ -38,7 +38,8 @@ pub(super) struct Handshake {
 impl PeerLink {
     /// Begins a handshake; the init goes out in OPEN or over the relay.
     pub(in crate::node) fn connect(&mut self, core: &mut Core, now: Instant) {
-        if !self.is_connected_or_connecting() {
+        let held_off = self.not_before.is_some_and(|at| at > now);
+        if !self.is_connected_or_connecting() && !held_off {
             self.begin_handshake(core, now);
         }
     }

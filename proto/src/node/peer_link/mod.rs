@@ -28,7 +28,7 @@ use crate::id::{
 };
 use crate::io::Route;
 use crate::session::{OpenError, check_keys};
-use crate::time::earliest;
+use crate::time::{Backoff, earliest};
 use crate::transport::{self, ControlFrame, Event};
 use crate::traversal::{self, Agent, Role};
 use crate::wire::frame::{Candidate, CandidateKind, Candidates};
@@ -38,6 +38,10 @@ use crate::wire::{Family, RelayHeader, receiver_of};
 const RELAY_WARM: Duration = Duration::from_secs(20);
 /// A pair that said nothing for this long no longer keeps its relayed path warm.
 const TALKING: Duration = Duration::from_secs(300);
+/// First and largest pause after a session that ended in a quarrel: two that never agree must
+/// not shake hands at the speed of the network.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A session that heard nothing for this long while messages wait is made anew.
 const DEAF_AFTER: Duration = Duration::from_secs(8);
 
@@ -73,6 +77,9 @@ pub(super) struct PeerLink {
     last_heard: Instant,
     warm_at: Instant,
     reintroduced: Option<Instant>,
+    /// Delays after sessions that ended in a quarrel, and when the present one is over.
+    pause: Backoff,
+    not_before: Option<Instant>,
     view: PathView,
 }
 
@@ -137,6 +144,8 @@ impl PeerLink {
             last_heard: now,
             warm_at: now + RELAY_WARM,
             reintroduced: None,
+            pause: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
+            not_before: None,
             view: PathView::None,
         }
     }
@@ -175,6 +184,11 @@ impl PeerLink {
     /// Whether messages wait and nothing is done about it.
     pub(super) fn wants_session(&self) -> bool {
         !self.is_connected_or_connecting() && !self.conversation.transport_ref().is_idle()
+    }
+
+    /// A session ended in a quarrel: the next one waits a little longer each time.
+    fn hold_off(&mut self, now: Instant) {
+        self.not_before = Some(now + self.pause.advance());
     }
 
     /// Whether a session stands or is under way.
@@ -315,6 +329,7 @@ impl PeerLink {
             Err(PacketError::Frame(error)) => {
                 self.say_close(control::code::BAD_REQUEST, &error.to_string(), now);
                 self.flush_close(core, now);
+                self.hold_off(now);
                 return self.drop_session(core, now);
             }
         };
@@ -368,6 +383,7 @@ impl PeerLink {
             match event {
                 Event::Delivered { channel, below, path } => {
                     self.last_used = now;
+                    self.pause.reset();
                     let path = self.view_of(path);
                     notices.push(Notice::Delivered { channel, below, path });
                 }
@@ -399,7 +415,12 @@ impl PeerLink {
             }
             ControlFrame::PathResponse(data) => self.prove(data, now),
             ControlFrame::PathRetire(path) => self.retired(path, now),
-            ControlFrame::Close(..) => notices.push(Notice::Closed),
+            ControlFrame::Close(code, _) => {
+                if code != control::code::BYE {
+                    self.hold_off(now);
+                }
+                notices.push(Notice::Closed);
+            }
             ControlFrame::Ping
             | ControlFrame::Observed(_)
             | ControlFrame::Rekey(_)
@@ -429,6 +450,7 @@ impl PeerLink {
 
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Instant) {
         self.conversation.handle_timeout(now);
+        self.not_before = self.not_before.filter(|at| *at > now);
         if self.deaf_at().is_some_and(|at| at <= now) {
             self.last_heard = now;
             self.begin_handshake(core, now);
@@ -456,6 +478,8 @@ impl PeerLink {
     pub(super) fn poll_timeout(&self) -> Deadline {
         let mut next = earliest(self.conversation.poll_timeout(), Some((self.warm_at, "warm")));
         next = earliest(next, self.deaf_at().map(|at| (at, "silent peer")));
+        let pause = self.not_before.filter(|_| self.wants_session());
+        next = earliest(next, pause.map(|at| (at, "pause")));
         next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
         earliest(next, handshake)
