@@ -193,6 +193,28 @@ fn open_introduces_and_hands_over_in_one_flight() {
 }
 
 #[test]
+fn an_address_that_never_answered_sets_off_one_introduction() {
+    let mut world = World::new();
+    let targets = [world.join(2, "bob"), world.join(3, "carol")];
+    let mut transport = transport::Transport::new(transport::Config::control(), world.now);
+    let register = Operation::Register(registration("alice", None));
+    let json = serde_json::to_vec(&Request { id: 1, operation: register }).unwrap();
+    transport.send(Channel(0), json.into(), world.now).unwrap();
+    for target in targets {
+        let key = world.clients[target].key.public();
+        let open = ControlFrame::Open(key, ConnectId([6; 16]), b"first".to_vec().into());
+        transport.control(open, None, world.now);
+    }
+    let frames = transport.poll_early(1000, world.now).unwrap();
+    let early = Some(EarlyOffer { boot: world.clients[targets[0]].info.boot, counter: 5, frames });
+    let alice = world.shake(Hello { early, ..Hello::new(1) });
+    assert_eq!(world.clients[alice].info.early, EarlyVerdict::Accepted);
+    world.exchange();
+    let introduced: usize = targets.iter().map(|target| told(&world, *target).len()).sum();
+    assert_eq!(introduced, 1);
+}
+
+#[test]
 fn an_open_that_leads_nowhere_is_answered() {
     let mut world = World::new();
     let alice = world.join(1, "alice");
