@@ -15,7 +15,6 @@
 //! | `renamed` | `from`, `to` |
 //! | `message` | `from`, `key`, `to` (`me` or `everybody`), `id` (epoch, channel, sequence), `text` |
 //! | `delivered` | `to`, `path`, `handle?` |
-//! | `stored` | `to`, `handle?`: kept for a recipient that is away |
 //! | `spread` | `delivered`, `failed`: counts of a message to everybody, after its last receipt |
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
@@ -103,11 +102,6 @@ pub enum Report {
     Delivered {
         to: PeerName,
         path: Path,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        handle: Option<u64>,
-    },
-    Stored {
-        to: PeerName,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         handle: Option<u64>,
     },

@@ -158,7 +158,6 @@ impl<'a> Chat<'a> {
             Report::Observed { .. }
             | Report::Silent { .. }
             | Report::Delivered { .. }
-            | Report::Stored { .. }
             | Report::Spread { .. }
             | Report::Path { .. }
             | Report::Notice { .. }

@@ -49,7 +49,6 @@ fn text(report: &Report) -> String {
             format!("{from} (to you): {}", clean(text))
         }
         Report::Delivered { to, path, .. } => format!("* delivered to {to} {}", path_text(path)),
-        Report::Stored { to, .. } => format!("* kept for {to}, who is away"),
         Report::Spread { delivered: 0, failed: 0 } => "* nobody else is here".to_owned(),
         Report::Spread { delivered, failed: 0 } => format!("* delivered to {delivered}"),
         Report::Spread { delivered, failed } => {
