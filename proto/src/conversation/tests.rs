@@ -1,6 +1,7 @@
 //! Two ends over a lossy line: keys change in mid-traffic, sessions replace each other, and
 //! every message arrives once.
 
+use crate::time::origin as start_of_time;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -31,11 +32,6 @@ struct Line {
     flying: VecDeque<(Instant, usize, Vec<u8>)>,
     loss: f64,
     confirmations: usize,
-}
-
-#[expect(clippy::disallowed_methods, reason = "an Instant has no other origin")]
-fn start_of_time() -> Instant {
-    Instant::now()
 }
 
 impl Line {

@@ -1,5 +1,6 @@
 //! Nodes and a hub on a small network without NATs: who says what when.
 
+use crate::time::origin as start_of_time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -92,11 +93,6 @@ fn is_server(address: SocketAddr) -> bool {
 
 fn second(n: u64) -> Duration {
     Duration::from_secs(n)
-}
-
-#[expect(clippy::disallowed_methods, reason = "an Instant has no other origin")]
-fn start_of_time() -> Instant {
-    Instant::now()
 }
 
 impl Net {

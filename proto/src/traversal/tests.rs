@@ -1,16 +1,11 @@
 use super::*;
+use crate::time::origin;
 
 mod network;
 mod single;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
-
-/// Tests own an arbitrary origin of time; nothing depends on its value.
-#[expect(clippy::disallowed_methods, reason = "an Instant has no other origin")]
-fn origin() -> Instant {
-    Instant::now()
-}
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()

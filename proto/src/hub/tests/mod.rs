@@ -9,6 +9,7 @@ mod registering;
 mod roaming;
 mod strangers;
 
+pub(super) use crate::time::origin as beginning;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,12 +33,6 @@ use crate::transport::{self, ControlFrame, PathKind};
 use crate::wire::{DATAGRAM_LEN_BASE, RelayHeader};
 
 pub(super) const SERVER: ([u8; 4], u16) = ([192, 0, 2, 1], 3478);
-
-/// Where time starts.
-#[expect(clippy::disallowed_methods, reason = "an Instant has no other origin")]
-pub(super) fn beginning() -> Instant {
-    Instant::now()
-}
 
 /// A hub, its clients, and the wire between them, on which nothing is lost.
 pub(super) struct World {

@@ -1,5 +1,6 @@
 //! Conversations between two ends of a session.
 
+use crate::time::origin as start;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn rng(seed: u64) -> ChaCha12Rng {
     ChaCha12Rng::seed_from_u64(seed)
-}
-
-#[expect(clippy::disallowed_methods, reason = "where time starts does not matter")]
-fn start() -> Instant {
-    Instant::now()
 }
 
 fn key(number: u8) -> StaticKey {
