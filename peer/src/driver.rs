@@ -12,7 +12,7 @@ use p2sp_proto::control::{Member, Page, Problem};
 use p2sp_proto::id::{Boot, NetworkId, PeerKey, PeerName};
 use p2sp_proto::node::{
     Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Node, Output,
-    PathView, Recipient, Registration, Whoami, Why,
+    PathView, Recipient, Registration, SocketUse, Whoami, Why,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -221,7 +221,8 @@ impl Driver {
     fn on_effect(&mut self, effect: Effect) {
         match effect {
             Effect::Resolve => self.resolve(),
-            Effect::OpenSocket => self.open_spare(),
+            Effect::OpenSockets { usage, count } => self.open_sockets(usage, count),
+            Effect::CloseSockets(bound) => self.net.close(&bound),
             Effect::RememberServer { key, boot, network } => {
                 self.store.remember_server(key, boot, network);
             }
@@ -229,12 +230,18 @@ impl Driver {
         }
     }
 
-    fn open_spare(&mut self) {
-        let opened = self.net.open_spare();
-        if let Err(error) = &opened {
-            debug!(%error, "spare socket");
+    fn open_sockets(&mut self, usage: SocketUse, count: u16) {
+        let mut bound = Vec::new();
+        for _ in 0..count {
+            match self.net.open_extra(usage) {
+                Ok(address) => bound.push(address),
+                Err(error) => {
+                    debug!(%error, ?usage, "no more sockets");
+                    break;
+                }
+            }
         }
-        self.node.handle_input(Input::Opened(opened.ok()), Instant::now());
+        self.node.handle_input(Input::Opened { usage, bound }, Instant::now());
     }
 
     fn resolve(&mut self) {

@@ -7,18 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::Poll;
 
 use p2sp_proto::io::{Route, Transmit};
-use p2sp_proto::node::LocalSocket;
+use p2sp_proto::node::{LocalSocket, SocketUse};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::{debug, trace};
 
 /// The sockets of a peer and what waits to leave through them.
 pub(crate) struct Net {
-    /// Those that [`Net::open`] opened, then the spares.
     sockets: Vec<Socket>,
-    spares: usize,
     /// Datagrams the system had no room for yet, oldest first; at most [`OUTBOX_MAX`].
     outbox: VecDeque<Transmit>,
     buffer: Vec<u8>,
@@ -27,6 +25,8 @@ pub(crate) struct Net {
 }
 
 struct Socket {
+    /// What it was opened for beyond [`Net::open`].
+    usage: Option<SocketUse>,
     io: UdpSocket,
     state: UdpSocketState,
     bound: SocketAddr,
@@ -36,28 +36,34 @@ impl Net {
     /// Opens a socket for each family the host has, or the one socket that `bind` asks for.
     pub(crate) fn open(bind: Option<SocketAddr>) -> io::Result<Self> {
         let sockets = match bind {
-            Some(address) => vec![Socket::open(address)?],
+            Some(address) => vec![Socket::open(address, None)?],
             None => open_wildcards()?,
         };
         let buffer = vec![0; RECEIVE_BATCH * RECEIVE_SLOT];
-        Ok(Self { sockets, spares: 0, outbox: VecDeque::new(), buffer, train: Vec::new() })
+        Ok(Self { sockets, outbox: VecDeque::new(), buffer, train: Vec::new() })
     }
 
     /// Opens one more IPv4 socket beside the first one, on a port of the system's choice; at
-    /// most [`SPARES_MAX`].
-    pub(crate) fn open_spare(&mut self) -> io::Result<SocketAddr> {
+    /// most [`SocketUse::limit`] of a kind.
+    pub(crate) fn open_extra(&mut self, usage: SocketUse) -> io::Result<SocketAddr> {
         let first = self.sockets.iter().map(|socket| socket.bound.ip()).find(IpAddr::is_ipv4);
-        let Some(ip) = first.filter(|_| self.spares < SPARES_MAX) else {
+        let open = self.sockets.iter().filter(|socket| socket.usage == Some(usage)).count();
+        let Some(ip) = first.filter(|_| open < usize::from(usage.limit())) else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let socket = Socket::open(SocketAddr::new(ip, 0))?;
+        let socket = Socket::open(SocketAddr::new(ip, 0), Some(usage))?;
         let bound = socket.bound;
         self.sockets.push(socket);
-        self.spares += 1;
         Ok(bound)
     }
 
-    /// The sockets, without spares, with the addresses under which hosts of the same links reach
+    /// Closes sockets that [`Self::open_extra`] opened.
+    pub(crate) fn close(&mut self, bound: &[SocketAddr]) {
+        self.flush();
+        self.sockets.retain(|socket| socket.usage.is_none() || !bound.contains(&socket.bound));
+    }
+
+    /// The sockets of [`Net::open`], with the addresses under which hosts of the same links reach
     /// them. Loopback addresses count only `with_loopback`: they mean something else on every host.
     pub(crate) fn local_sockets(&self, with_loopback: bool) -> Vec<LocalSocket> {
         let interfaces = interface_addresses(with_loopback);
@@ -70,7 +76,7 @@ impl Net {
             };
             LocalSocket { bound: socket.bound, addresses }
         };
-        self.sockets[..self.sockets.len() - self.spares].iter().map(local).collect()
+        self.sockets.iter().filter(|socket| socket.usage.is_none()).map(local).collect()
     }
 
     /// Whether there is a socket that can send to `remote`'s family.
@@ -132,7 +138,7 @@ impl Net {
         };
         let count = train_length(&self.outbox, socket.state.max_gso_segments());
         if count == 1 {
-            socket.send(route.remote, &first.payload, None)?;
+            socket.send_one(first)?;
             return Ok(1);
         }
         let size = first.payload.len();
@@ -150,7 +156,7 @@ impl Net {
 }
 
 impl Socket {
-    fn open(address: SocketAddr) -> io::Result<Self> {
+    fn open(address: SocketAddr, usage: Option<SocketUse>) -> io::Result<Self> {
         let raw = RawSocket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             raw.set_only_v6(true)?;
@@ -166,7 +172,7 @@ impl Socket {
             }
         }
         let bound = io.local_addr()?;
-        Ok(Self { io, state, bound })
+        Ok(Self { usage, io, state, bound })
     }
 
     fn receive(&self, buffer: &mut [u8], deliver: &mut impl FnMut(Route, &mut [u8])) -> bool {
@@ -195,6 +201,31 @@ impl Socket {
         count > 0
     }
 
+    /// Sends a datagram with its own time to live, if it has one. The socket keeps none: this
+    /// task is its only user.
+    fn send_one(&self, transmit: &Transmit) -> io::Result<()> {
+        let Transmit { route, payload, ttl } = transmit;
+        let Some(ttl) = *ttl else { return self.send(route.remote, payload, None) };
+        let before = self.set_ttl(u32::from(ttl))?;
+        let sent = self.send(route.remote, payload, None);
+        self.set_ttl(before)?;
+        sent
+    }
+
+    /// Sets the time to live (hop limit) of what leaves; returns the one before.
+    fn set_ttl(&self, ttl: u32) -> io::Result<u32> {
+        let socket = SockRef::from(&self.io);
+        if self.bound.is_ipv4() {
+            let before = socket.ttl_v4()?;
+            socket.set_ttl_v4(ttl)?;
+            Ok(before)
+        } else {
+            let before = socket.unicast_hops_v6()?;
+            socket.set_unicast_hops_v6(ttl)?;
+            Ok(before)
+        }
+    }
+
     fn send(&self, to: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: to,
@@ -209,8 +240,6 @@ impl Socket {
     }
 }
 
-/// Spare sockets, whatever is asked for: each costs a descriptor and buffers in the kernel.
-const SPARES_MAX: usize = 4;
 /// Datagrams read at once from one socket.
 const RECEIVE_BATCH: usize = 8;
 /// The kernel merges trains up to this size.
@@ -224,7 +253,7 @@ const TRAIN_BYTES_MAX: usize = 65_000;
 const SOCKET_BUFFER: usize = 2 << 20;
 
 fn open_wildcards() -> io::Result<Vec<Socket>> {
-    let open = |ip| Socket::open(SocketAddr::new(ip, 0));
+    let open = |ip| Socket::open(SocketAddr::new(ip, 0), None);
     let four = open(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let six = open(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     match (four, six) {
@@ -263,11 +292,18 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 fn train_length(outbox: &VecDeque<Transmit>, segments_max: usize) -> usize {
     let Some(first) = outbox.front() else { return 0 };
+    if first.ttl.is_some() {
+        return 1;
+    }
     let size = first.payload.len();
     let fitting = segments_max.min(TRAIN_BYTES_MAX / size.max(1)).max(1);
     let mut count = 1;
     for next in outbox.iter().skip(1).take(fitting - 1) {
-        if next.route != first.route || next.payload.is_empty() || next.payload.len() > size {
+        if next.route != first.route
+            || next.ttl.is_some()
+            || next.payload.is_empty()
+            || next.payload.len() > size
+        {
             break;
         }
         count += 1;
@@ -284,7 +320,7 @@ mod tests {
 
     fn transmit(remote: &str, len: usize) -> Transmit {
         let route = Route::udp("0.0.0.0:1".parse().unwrap(), remote.parse().unwrap());
-        Transmit { route, payload: vec![0; len] }
+        Transmit::new(route, vec![0; len])
     }
 
     #[test]
@@ -313,10 +349,7 @@ mod tests {
             (Net::open(bind("127.0.0.1:0")).unwrap(), Net::open(bind("127.0.0.1:0")).unwrap());
         let (from, to) = (a.sockets[0].bound, b.sockets[0].bound);
         for size in [10_u8, 10, 10, 3] {
-            a.push(Transmit {
-                route: Route::udp(from, to),
-                payload: vec![size; usize::from(size)],
-            });
+            a.push(Transmit::new(Route::udp(from, to), vec![size; usize::from(size)]));
         }
         // A socket is known to be writable only after the runtime looked.
         a.ready().await;
@@ -336,11 +369,14 @@ mod tests {
     async fn spares_are_few_and_not_told_but_carry() {
         let mut net = Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
         let first = net.sockets[0].bound;
-        let spares: Vec<_> = (0..SPARES_MAX).map(|_| net.open_spare().unwrap()).collect();
-        assert!(net.open_spare().is_err());
+        let kind = SocketUse::Spare;
+        let spares: Vec<_> = (0..kind.limit()).map(|_| net.open_extra(kind).unwrap()).collect();
+        assert!(net.open_extra(kind).is_err());
+        assert!(net.open_extra(SocketUse::Measure).is_ok());
         let told: Vec<_> = net.local_sockets(true).into_iter().map(|s| s.bound).collect();
         assert_eq!(told, [first]);
-        net.push(Transmit { route: Route::udp(spares[3], first), payload: b"over".to_vec() });
+        let route = Route::udp(spares[3], first);
+        net.push(Transmit { ttl: Some(3), ..Transmit::new(route, b"over".to_vec()) });
         net.ready().await;
         net.flush();
         let mut seen = Vec::new();
@@ -349,6 +385,9 @@ mod tests {
             net.receive(|route, datagram| seen.push((route, datagram.to_vec())));
         }
         assert_eq!(seen, [(Route::udp(first, spares[3]), b"over".to_vec())]);
+        net.close(&[spares[3], first]);
+        assert!(net.open_extra(kind).is_ok(), "there is room again");
+        assert_eq!(net.local_sockets(true).len(), 1, "its own sockets stay");
     }
 
     #[tokio::test]

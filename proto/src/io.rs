@@ -38,4 +38,14 @@ pub struct Transmit {
     pub route: Route,
     /// The UDP payload.
     pub payload: Vec<u8>,
+    /// Time to live (IPv4) or hop limit (IPv6) of this datagram alone; `None`: what the system
+    /// sets. A small one opens the sender's own NAT and dies before the other's.
+    pub ttl: Option<u8>,
+}
+
+impl Transmit {
+    /// A datagram with the system's time to live.
+    pub const fn new(route: Route, payload: Vec<u8>) -> Self {
+        Self { route, payload, ttl: None }
+    }
 }

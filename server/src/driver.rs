@@ -246,7 +246,7 @@ impl Driver {
     ) {
         match verdict {
             Verdict::Drop => {}
-            Verdict::Reply(payload) => self.send(&Transmit { route, payload }),
+            Verdict::Reply(payload) => self.send(&Transmit::new(route, payload)),
             Verdict::Forward(to) => self.forward(to, datagram, datagram.len(), None),
             Verdict::Live => self.handle_datagram(route, datagram, now),
             Verdict::Rest if self.rest.len() < REST_MAX => {
@@ -332,7 +332,7 @@ impl Driver {
         let farewell = async {
             while let Some(output) = self.hub.poll_output() {
                 match output {
-                    Output::Transmit(Transmit { route, payload }) => {
+                    Output::Transmit(Transmit { route, payload, .. }) => {
                         if let Err(error) = self.sockets.send_patiently(route, &payload).await {
                             tracing::debug!(%error, remote = %route.remote, "cannot send");
                         }

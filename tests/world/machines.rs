@@ -361,14 +361,15 @@ impl PeerHost {
         }
     }
 
-    fn transmit(&mut self, Transmit { route, payload }: Transmit) {
+    fn transmit(&mut self, Transmit { route, payload, ttl }: Transmit) {
         let ipv6 = route.remote.is_ipv6();
         let source = self.setup.addresses.iter().find(|ip| ip.is_ipv6() == ipv6);
         let port = route.local.port();
         let is_ours = route.local == bound(port, ipv6) && self.has_port(port);
         if let Some(ip) = source.filter(|_| is_ours) {
             let source = SocketAddr::new(*ip, port);
-            self.outbox.push_back(Packet::new(source, route.remote, payload));
+            let packet = Packet::new(source, route.remote, payload);
+            self.outbox.push_back(packet.with_ttl(ttl));
         }
     }
 
@@ -378,11 +379,15 @@ impl PeerHost {
                 let server = self.setup.server.clone();
                 self.node.handle_input(node::Input::Resolved(server), now);
             }
-            node::Effect::OpenSocket => {
-                let port = self.next_port;
-                self.next_port += 1;
-                self.spares.push(port);
-                self.node.handle_input(node::Input::Opened(Some(bound(port, false))), now);
+            node::Effect::OpenSockets { usage, count } => {
+                let ports = self.next_port..self.next_port + count;
+                self.next_port = ports.end;
+                self.spares.extend(ports.clone());
+                let bound = ports.map(|port| bound(port, false)).collect();
+                self.node.handle_input(node::Input::Opened { usage, bound }, now);
+            }
+            node::Effect::CloseSockets(closed) => {
+                self.spares.retain(|port| !closed.contains(&bound(*port, false)));
             }
             node::Effect::RememberServer { key, boot, network } => {
                 self.known.server = Some((key, boot));
@@ -625,7 +630,7 @@ impl ServerHost {
         }
     }
 
-    fn transmit(&mut self, Transmit { route, payload }: Transmit) {
+    fn transmit(&mut self, Transmit { route, payload, .. }: Transmit) {
         self.outbox.push_back(Packet::new(route.local, route.remote, payload));
     }
 }
@@ -644,8 +649,8 @@ impl Actor for ServerHost {
         let route = Route::udp(local, from);
         match Fast::handle(&self.routes, &mut data, route, now) {
             Verdict::Drop => {}
-            Verdict::Reply(payload) => self.transmit(Transmit { route, payload }),
-            Verdict::Forward(route) => self.transmit(Transmit { route, payload: data }),
+            Verdict::Reply(payload) => self.transmit(Transmit::new(route, payload)),
+            Verdict::Forward(route) => self.transmit(Transmit::new(route, data)),
             Verdict::Live | Verdict::Rest => {
                 self.tell_hub(hub::Input::Datagram { route, data: &mut data }, now);
             }

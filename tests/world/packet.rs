@@ -11,12 +11,24 @@ pub struct Packet {
     pub dst: SocketAddr,
     /// UDP payload.
     pub payload: Vec<u8>,
+    /// Routers it may still pass.
+    pub ttl: u8,
 }
+
+/// What systems set where nothing else is asked for.
+const TTL: u8 = 64;
 
 impl Packet {
     /// A datagram from `src` to `dst`.
     pub fn new(src: SocketAddr, dst: SocketAddr, payload: impl Into<Vec<u8>>) -> Self {
-        Self { src, dst, payload: payload.into() }
+        Self { src, dst, payload: payload.into(), ttl: TTL }
+    }
+
+    /// The same datagram with another time to live, if there is one.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Option<u8>) -> Self {
+        self.ttl = ttl.unwrap_or(TTL);
+        self
     }
 
     /// Bytes of the IP packet, headers included.

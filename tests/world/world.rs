@@ -469,7 +469,7 @@ impl<A: Actor> World<A> {
         let Flight { packet, origin, cause, sent, .. } = flight;
         self.traffic.note_order(origin, host, sent, now);
         self.traffic.arrived(origin, cause, host, &packet.payload);
-        let Packet { src, dst, payload } = packet;
+        let Packet { src, dst, payload, .. } = packet;
         self.hosts[host.0].actor.handle_datagram(dst, src, payload, now);
         self.settle(host, Some(origin));
     }

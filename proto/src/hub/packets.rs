@@ -361,7 +361,7 @@ impl Hub {
                 return;
             };
             let route = peer.way(via, payload.len() as u64);
-            self.out.push_back(Output::Transmit(Transmit { route, payload }));
+            self.out.push_back(Output::Transmit(Transmit::new(route, payload)));
         }
         self.mark(token);
     }
@@ -430,7 +430,7 @@ impl Hub {
     }
 
     pub(super) fn transmit(&mut self, route: Route, payload: Vec<u8>) {
-        self.out.push_back(Output::Transmit(Transmit { route, payload }));
+        self.out.push_back(Output::Transmit(Transmit::new(route, payload)));
     }
 
     pub(super) fn moment(&self, now: Instant) -> Moment {

@@ -80,9 +80,14 @@ pub enum Input<'a> {
     Sockets(Vec<LocalSocket>),
     /// Answer to [`Effect::Resolve`]: all addresses of the server; empty when there are none.
     Resolved(Vec<SocketAddr>),
-    /// Answer to [`Effect::OpenSocket`]: the bound address of the new socket, its identity in
-    /// routes; `None` when there is none to be had.
-    Opened(Option<SocketAddr>),
+    /// Answer to [`Effect::OpenSockets`].
+    Opened {
+        /// What they were asked for.
+        usage: SocketUse,
+        /// The bound addresses of the new sockets, their identity in routes; fewer than asked
+        /// for, or none, when there are no more to be had.
+        bound: Vec<SocketAddr>,
+    },
     /// The application wants something.
     Command(Command),
 }
@@ -180,15 +185,46 @@ pub enum Output {
     Effect(Effect),
 }
 
+/// What sockets beside those of [`Input::Sockets`] are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketUse {
+    /// Another local port for pairs whose checks failed.
+    Spare,
+    /// To find out what the NAT does.
+    Measure,
+    /// Many mappings at once, one of which the other side shall hit.
+    Guess,
+}
+
+impl SocketUse {
+    /// Sockets of this kind that are open at a time at most: each costs a descriptor and
+    /// buffers in the kernel.
+    pub const fn limit(self) -> u16 {
+        match self {
+            Self::Spare => 4,
+            Self::Measure => 16,
+            Self::Guess => 320,
+        }
+    }
+}
+
 /// What takes the outside world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Look up the server's addresses; answer with [`Input::Resolved`].
     Resolve,
-    /// Open one more UDP socket for IPv4, on a port of the system's choice; answer with
-    /// [`Input::Opened`]. It stays open as long as the node runs, at most 4 are asked for, and
-    /// it is not part of [`Input::Sockets`].
-    OpenSocket,
+    /// Open more UDP sockets for IPv4, each on a port of the system's choice; answer with one
+    /// [`Input::Opened`]. They stay open until [`Effect::CloseSockets`], and they are not part
+    /// of [`Input::Sockets`].
+    OpenSockets {
+        /// What for; at most [`SocketUse::limit`] of a kind are open at a time.
+        usage: SocketUse,
+        /// How many.
+        count: u16,
+    },
+    /// Close sockets that [`Effect::OpenSockets`] opened, by their bound addresses. What waits
+    /// to leave through them may be dropped.
+    CloseSockets(Vec<SocketAddr>),
     /// Keep what is known of the server.
     RememberServer {
         /// Its key.

@@ -152,7 +152,7 @@ impl Core {
     }
 
     pub(super) fn transmit(&mut self, route: Route, payload: Vec<u8>) {
-        self.outputs.push_back(Output::Transmit(Transmit { route, payload }));
+        self.outputs.push_back(Output::Transmit(Transmit::new(route, payload)));
     }
 
     pub(super) fn event(&mut self, event: Event) {

@@ -32,7 +32,7 @@ use bytes::Bytes;
 
 pub use self::api::{
     Audience, Command, Config, Deadline, Effect, Event, Finality, Handle, Incoming, Input, Known,
-    LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, Whoami, Why,
+    LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, SocketUse, Whoami, Why,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
@@ -176,10 +176,7 @@ impl Node {
             Input::Datagram { route, data } => self.handle_datagram(route, data, now),
             Input::Sockets(sockets) => self.handle_sockets(sockets, now),
             Input::Resolved(addresses) => self.handle_resolved(addresses, now),
-            Input::Opened(bound) => {
-                let server = self.server_v4();
-                self.spares.opened(bound, server, &mut self.core, now);
-            }
+            Input::Opened { usage, bound } => self.handle_opened(usage, &bound, now),
             Input::Command(command) => self.handle_command(command, now),
         }
         self.flush(now);
@@ -299,6 +296,16 @@ impl Node {
     /// Present peers, as far as the server told.
     pub fn members(&self) -> impl Iterator<Item = &control::Member> {
         self.directory.members()
+    }
+
+    fn handle_opened(&mut self, usage: SocketUse, bound: &[SocketAddr], now: Instant) {
+        match usage {
+            SocketUse::Spare => {
+                let server = self.server_v4();
+                self.spares.opened(bound.first().copied(), server, &mut self.core, now);
+            }
+            SocketUse::Measure | SocketUse::Guess => {}
+        }
     }
 
     /// Time never runs backwards here.

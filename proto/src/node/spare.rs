@@ -11,14 +11,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::LINKS_MAX;
-use super::api::{Deadline, Effect};
+use super::api::{Deadline, Effect, SocketUse};
 use super::binding::Probe;
 use super::core::Core;
 use crate::id::PeerKey;
 use crate::io::Route;
 
 /// Spare sockets open at most; also the rounds of checks that a pair spends on them in a row.
-pub(super) const SPARES_MAX: usize = 4;
+pub(super) const SPARES_MAX: usize = SocketUse::Spare.limit() as usize;
 /// Between two introductions for the sake of spares: half of what an open network grants.
 const PACE: Duration = Duration::from_secs(2);
 
@@ -88,13 +88,13 @@ impl Spares {
         let step = if let Some(bound) = self.open.get(nth) {
             Step::Measuring(Probe::begin(Route::udp(*bound, server), core, now))
         } else {
-            core.effect(Effect::OpenSocket);
+            core.effect(Effect::OpenSockets { usage: SocketUse::Spare, count: 1 });
             Step::Opening
         };
         self.current = Some(Current { key, step });
     }
 
-    /// The shell's answer to [`Effect::OpenSocket`].
+    /// The shell's answer to [`Effect::OpenSockets`].
     pub(super) fn opened(
         &mut self,
         bound: Option<SocketAddr>,

@@ -207,10 +207,13 @@ impl Net {
                     let servers = self.servers.clone();
                     host.node.handle_input(Input::Resolved(servers), now);
                 }
-                Some(Output::Effect(Effect::OpenSocket)) => {
-                    host.spares += 1;
-                    let bound = SocketAddr::new(at.ip(), at.port() + host.spares);
-                    host.node.handle_input(Input::Opened(Some(bound)), now);
+                Some(Output::Effect(Effect::OpenSockets { usage, count })) => {
+                    let open = |_| {
+                        host.spares += 1;
+                        SocketAddr::new(at.ip(), at.port() + host.spares)
+                    };
+                    let bound = (0..count).map(open).collect();
+                    host.node.handle_input(Input::Opened { usage, bound }, now);
                 }
                 Some(Output::Effect(effect)) => host.effects.push(effect),
                 None => {
@@ -283,8 +286,8 @@ impl Net {
     fn serve(&mut self, route: Route, data: &mut [u8]) {
         match Fast::handle(&self.routes, data, route, self.now) {
             Verdict::Drop => {}
-            Verdict::Reply(payload) => self.fly(Transmit { route, payload }),
-            Verdict::Forward(route) => self.fly(Transmit { route, payload: data.to_vec() }),
+            Verdict::Reply(payload) => self.fly(Transmit::new(route, payload)),
+            Verdict::Forward(route) => self.fly(Transmit::new(route, data.to_vec())),
             Verdict::Live | Verdict::Rest => {
                 self.hub.handle_input(hub::Input::Datagram { route, data }, self.now);
             }
@@ -413,7 +416,7 @@ fn left_behind(net: &mut Net, n: u8, name: &str) -> Config {
                 again.network = network;
             }
             Effect::RememberPeer(known) => net.known.push(known),
-            Effect::Resolve | Effect::OpenSocket => {}
+            Effect::Resolve | Effect::OpenSockets { .. } | Effect::CloseSockets(_) => {}
         }
     }
     again.known = net.known.clone();

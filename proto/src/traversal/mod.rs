@@ -14,6 +14,7 @@
 
 mod candidate;
 mod checks;
+pub mod nat;
 mod pair;
 mod round;
 mod watch;
@@ -531,7 +532,7 @@ impl Agent {
     }
 
     fn transmit(&mut self, route: Route, payload: Vec<u8>) {
-        self.outputs.push_back(Output::Transmit(Transmit { route, payload }));
+        self.outputs.push_back(Output::Transmit(Transmit::new(route, payload)));
     }
 
     fn is_chosen(&self, route: Route) -> bool {
