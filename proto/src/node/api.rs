@@ -36,6 +36,19 @@ pub struct Config {
     pub name_keeping: NameKeeping,
     /// How long a message may wait for its receipt; `None`: as long as the node runs.
     pub delivery_timeout: Option<Duration>,
+    /// Whether ports may be guessed where a direct path cannot be had otherwise.
+    pub guessing: Guessing,
+}
+
+/// Whether a peer takes part in finding ports by chance (SPEC section 9.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guessing {
+    /// It opens sockets by the dozen, and probes ports by the thousand, within the bounds of
+    /// SPEC section 11.
+    #[default]
+    On,
+    /// It does neither, and tells peers nothing of its NAT.
+    Off,
 }
 
 /// What becomes of a name at good bye.

@@ -1,18 +1,19 @@
 //! What all parts of a node share: identity, chance, outputs and the numbering of sessions.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use super::api::{Effect, Event, LocalSocket, Output};
+use super::api::{Effect, Event, Guessing, LocalSocket, Output};
 use crate::control::{CandidateKindText, CandidateText};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
 use crate::time::UnixClock;
+use crate::traversal::nat::Profile;
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
 
 /// Peers whose early data is remembered; beyond them it costs a round trip.
@@ -28,6 +29,9 @@ pub(super) struct Core {
     pub(super) network: NetworkId,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
+    /// What was found out about the NAT in front of us.
+    pub(super) nat: Profile,
+    pub(super) guessing: Guessing,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
     clock: UnixClock,
@@ -58,6 +62,8 @@ impl Core {
             network: NetworkId::default(),
             sockets: Vec::new(),
             outputs: VecDeque::new(),
+            nat: Profile::default(),
+            guessing: Guessing::On,
             observed: BTreeMap::new(),
             clock,
             last_counter: 0,
@@ -115,6 +121,11 @@ impl Core {
         self.observed.insert(bound, address) != Some(address)
     }
 
+    /// Where the server sees us over IPv4.
+    pub(super) fn observed_v4(&self) -> Option<IpAddr> {
+        self.observed.values().map(SocketAddr::ip).find(IpAddr::is_ipv4)
+    }
+
     /// Our sockets and what each is known as; `spare` is one that a single pair uses.
     pub(super) fn local_candidates(
         &self,
@@ -152,7 +163,11 @@ impl Core {
     }
 
     pub(super) fn transmit(&mut self, route: Route, payload: Vec<u8>) {
-        self.outputs.push_back(Output::Transmit(Transmit::new(route, payload)));
+        self.send(Transmit::new(route, payload));
+    }
+
+    pub(super) fn send(&mut self, transmit: Transmit) {
+        self.outputs.push_back(Output::Transmit(transmit));
     }
 
     pub(super) fn event(&mut self, event: Event) {

@@ -19,6 +19,7 @@ mod from_server;
 mod introduce;
 mod outbox;
 mod peer_link;
+mod punch;
 mod server_link;
 mod spare;
 #[cfg(test)]
@@ -31,14 +32,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::api::{
-    Audience, Command, Config, Deadline, Effect, Event, Finality, Handle, Incoming, Input, Known,
-    LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, SocketUse, Whoami, Why,
+    Audience, Command, Config, Deadline, Effect, Event, Finality, Guessing, Handle, Incoming,
+    Input, Known, LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, SocketUse,
+    Whoami, Why,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
+use self::punch::Punches;
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
 use crate::control::{self, Problem, code};
@@ -83,6 +86,7 @@ pub struct Node {
     waiting_for_list: VecDeque<(Handle, Bytes)>,
     listings: VecDeque<Handle>,
     spares: Spares,
+    punches: Punches,
     other_family: OtherFamily,
     /// When each link wants to be looked at; right for all links that are not `touched`.
     timers: Timers<PeerKey>,
@@ -152,6 +156,7 @@ impl Node {
             waiting_for_list: VecDeque::new(),
             listings: VecDeque::new(),
             spares: Spares::new(now),
+            punches: Punches::new(now),
             other_family: OtherFamily::new(now),
             timers: Timers::default(),
             touched: BTreeSet::new(),
@@ -162,6 +167,7 @@ impl Node {
             last_now: now,
             sweep_at: now + LINK_IDLE / 4,
         };
+        node.core.guessing = config.guessing;
         node.core.network = config.network.unwrap_or_default();
         if let Some(name) = config.name {
             node.register(name.as_str().to_owned(), now);
@@ -304,7 +310,8 @@ impl Node {
                 let server = self.server_v4();
                 self.spares.opened(bound.first().copied(), server, &mut self.core, now);
             }
-            SocketUse::Measure | SocketUse::Guess => {}
+            SocketUse::Guess => self.opened_for_punch(bound, now),
+            SocketUse::Measure => {}
         }
     }
 
@@ -412,6 +419,9 @@ impl Node {
             }
             return;
         }
+        if self.measured_for_punch(route, data, now) {
+            return;
+        }
         for (key, link) in &mut self.links {
             if link.handle_check(route, data, now) {
                 self.touched.insert(*key);
@@ -480,9 +490,22 @@ impl Node {
 
     // ---- flushing
 
-    /// Drains the parts until nothing moves; each round only looks at links that were touched.
+    /// Drains the parts until nothing moves.
     fn flush(&mut self, now: Instant) {
         self.settle(now);
+        self.flush_links(now);
+        while self.grant_punch(now) {
+            self.flush_links(now);
+        }
+        let server = self.server_v4();
+        self.spares.advance(server, &mut self.core, now);
+        let other = self.server.other_family(&self.core);
+        self.other_family.advance(other, &mut self.core, now);
+        self.server.flush(&mut self.core, now);
+    }
+
+    /// Looks only at links that were touched.
+    fn flush_links(&mut self, now: Instant) {
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();
@@ -497,11 +520,6 @@ impl Node {
                 self.handle_link_notice(key, notice, now);
             }
         }
-        let server = self.server_v4();
-        self.spares.advance(server, &mut self.core, now);
-        let other = self.server.other_family(&self.core);
-        self.other_family.advance(other, &mut self.core, now);
-        self.server.flush(&mut self.core, now);
     }
 
     fn handle_link_notice(&mut self, key: PeerKey, notice: peer_link::Notice, now: Instant) {
@@ -530,6 +548,7 @@ impl Node {
             peer_link::Notice::Open { datagram } => self.open(key, datagram, now),
             peer_link::Notice::Reintroduce => self.reintroduce(key, now),
             peer_link::Notice::Spare { nth } => self.spares.want(key, nth),
+            peer_link::Notice::Punch => self.punches.want(key),
         }
     }
 }

@@ -68,6 +68,7 @@ fn config(n: u8, name: &str) -> Config {
         aes: true,
         name_keeping: NameKeeping::Keep,
         delivery_timeout: None,
+        guessing: Guessing::On,
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod handshake;
 mod paths;
+mod punch;
 mod why;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +19,8 @@ use bytes::Bytes;
 use rand::RngCore;
 
 use self::handshake::Handshake;
+pub(super) use self::punch::Grant;
+use self::punch::Punch;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use crate::control::{self, CandidateKindText};
@@ -67,6 +70,7 @@ pub(super) struct PeerLink {
     spares_wanted: usize,
     /// The same since there was a direct path or the network changed.
     spares_in_row: usize,
+    punch: Punch,
     direct: BTreeMap<PathId, Route>,
     unproved: BTreeMap<PathId, ([u8; 8], Route)>,
     preferred: PathId,
@@ -115,6 +119,8 @@ pub(super) enum Notice {
     Reintroduce,
     /// All checks failed: another local port may do better.
     Spare { nth: usize },
+    /// Ports must be guessed: the node says when.
+    Punch,
 }
 
 impl PeerLink {
@@ -135,6 +141,7 @@ impl PeerLink {
             offered: None,
             spares_wanted: 0,
             spares_in_row: 0,
+            punch: Punch::new(),
             direct: BTreeMap::new(),
             unproved: BTreeMap::new(),
             preferred: PathId::SERVER,
@@ -248,10 +255,14 @@ impl PeerLink {
             seed,
         };
         self.connect = Some(event.connect);
+        self.stop_punch(core, now);
+        self.punch.set_target(event.member.observed);
         if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
+            self.release_socket(core);
             self.spare = Some((bound, known));
         }
         let mut agent = Agent::new(config, now);
+        agent.set_entry(self.punch.entry());
         agent.set_local(core.local_candidates(self.spare), now);
         agent.set_remote(first_candidates(event), now);
         self.agent = Some(agent);
@@ -263,6 +274,8 @@ impl PeerLink {
         self.conversation.drop_session();
         self.abandon_handshake(now);
         self.replied.clear();
+        self.stop_punch(core, now);
+        self.release_socket(core);
         self.agent = None;
         self.spare = None;
         self.offered = None;
@@ -358,9 +371,11 @@ impl PeerLink {
         now: Instant,
     ) {
         // Events may call forth checks, which shall leave at once.
-        self.collect_events(notices, now);
+        self.collect_events(notices, core, now);
         self.collect_agent(notices, core, now);
         self.tell_candidates(now);
+        self.tell_nat(core, now);
+        self.want_punch(notices, core, now);
         self.try_handshake(via, notices, core, now);
         while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
             self.transmit_on(path, datagram, via, core);
@@ -378,7 +393,7 @@ impl PeerLink {
         }
     }
 
-    fn collect_events(&mut self, notices: &mut Vec<Notice>, now: Instant) {
+    fn collect_events(&mut self, notices: &mut Vec<Notice>, core: &mut Core, now: Instant) {
         while let Some(event) = self.conversation.poll_event() {
             match event {
                 Event::Delivered { channel, below, path } => {
@@ -391,7 +406,9 @@ impl PeerLink {
                 Event::Writable => notices.push(Notice::Writable),
                 Event::PathSuspect(path) => self.suspect(path, notices, now),
                 Event::PathRecovered(_) => {}
-                Event::Control { path, frame } => self.handle_control(path, frame, notices, now),
+                Event::Control { path, frame } => {
+                    self.handle_control(path, frame, notices, core, now);
+                }
             }
         }
     }
@@ -401,6 +418,7 @@ impl PeerLink {
         path: PathId,
         frame: ControlFrame,
         notices: &mut Vec<Notice>,
+        core: &mut Core,
         now: Instant,
     ) {
         match frame {
@@ -415,6 +433,8 @@ impl PeerLink {
             }
             ControlFrame::PathResponse(data) => self.prove(data, now),
             ControlFrame::PathRetire(path) => self.retired(path, now),
+            ControlFrame::Nat(generation, profile) => self.hear_nat(generation, &profile),
+            ControlFrame::Punch(punch) => self.hear_punch(punch, core, now),
             ControlFrame::Close(code, _) => {
                 if code != control::code::BYE {
                     self.hold_off(now);
@@ -458,6 +478,7 @@ impl PeerLink {
         if let Some(agent) = &mut self.agent {
             agent.handle_timeout(now);
         }
+        self.punch_timeout(core, now);
         if self.warm_at <= now {
             self.warm_at = now + RELAY_WARM;
             if self.has_session() && self.is_talking(now) {
@@ -481,6 +502,7 @@ impl PeerLink {
         let pause = self.not_before.filter(|_| self.wants_session());
         next = earliest(next, pause.map(|at| (at, "pause")));
         next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
+        next = earliest(next, self.punch.deadline());
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
         earliest(next, handshake)
     }

@@ -51,7 +51,8 @@ impl PeerLink {
     /// A round of checks found nothing. One side is enough: the controlling one.
     pub(super) fn want_spare(&mut self, notices: &mut Vec<Notice>, now: Instant) {
         let useful = self.role == Role::Controlling && self.has_session() && self.is_talking(now);
-        if useful && self.direct.is_empty() && self.spares_in_row < SPARES_MAX {
+        let quiet = !self.punch.is_active();
+        if useful && quiet && self.direct.is_empty() && self.spares_in_row < SPARES_MAX {
             notices.push(Notice::Spare { nth: self.spares_wanted });
             self.spares_wanted += 1;
             self.spares_in_row += 1;
@@ -61,6 +62,7 @@ impl PeerLink {
     /// The network under us changed: check everything again at once.
     pub(in crate::node) fn restart(&mut self, now: Instant) {
         self.spares_in_row = 0;
+        self.punch.begin_anew();
         if let Some(agent) = &mut self.agent {
             agent.restart(now);
         }
@@ -187,16 +189,22 @@ impl PeerLink {
         loop {
             let Some(output) = self.agent.as_mut().and_then(Agent::poll_output) else { return };
             match output {
-                traversal::Output::Transmit(transmit) => {
-                    core.transmit(transmit.route, transmit.payload);
-                }
+                traversal::Output::Transmit(transmit) => core.send(transmit),
                 traversal::Output::Selected { route, .. } => {
                     self.spares_in_row = 0;
+                    self.punched(route, core, now);
                     self.use_route(route, now);
                 }
-                traversal::Output::Lost { route } => self.lose_route(route, now),
+                traversal::Output::Lost { route } => {
+                    self.lost_path(now);
+                    self.lose_route(route, now);
+                }
                 traversal::Output::CandidatesChanged => self.candidates_told = 0,
-                traversal::Output::Failed => self.want_spare(notices, now),
+                traversal::Output::Failed => {
+                    if !self.doubt_nat(core, now) {
+                        self.want_spare(notices, now);
+                    }
+                }
             }
         }
     }
