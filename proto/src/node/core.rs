@@ -8,7 +8,7 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::api::{Effect, Event, LocalSocket, Output};
-use crate::control::{CandidateKindText, CandidateText};
+use crate::control::{CandidateKindText, CandidateText, Exposure};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
@@ -26,6 +26,8 @@ pub(super) struct Core {
     pub(super) boot: Boot,
     pub(super) suites: Suites,
     pub(super) network: NetworkId,
+    /// Whether peers may learn where we are.
+    pub(super) exposure: Exposure,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
     /// Where the server sees our sockets, by bound address; one of each family at most.
@@ -45,7 +47,13 @@ pub(super) enum Owner {
 }
 
 impl Core {
-    pub(super) fn new(static_key: StaticKey, aes: bool, seed: [u8; 32], clock: UnixClock) -> Self {
+    pub(super) fn new(
+        static_key: StaticKey,
+        aes: bool,
+        exposure: Exposure,
+        seed: [u8; 32],
+        clock: UnixClock,
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let own = static_key.public();
         Self {
@@ -56,6 +64,7 @@ impl Core {
             rng,
             suites: Suites::new(aes),
             network: NetworkId::default(),
+            exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
             observed: BTreeMap::new(),
@@ -115,11 +124,15 @@ impl Core {
         self.observed.insert(bound, address) != Some(address)
     }
 
-    /// Our sockets and what each is known as; `spare` is one that a single pair uses.
+    /// Our sockets and what each is known as; `spare` is one that a single pair uses. None when
+    /// we hide.
     pub(super) fn local_candidates(
         &self,
         spare: Option<(SocketAddr, Candidate)>,
     ) -> Vec<(SocketAddr, Candidate)> {
+        if self.exposure == Exposure::Hidden {
+            return Vec::new();
+        }
         let hosts = self.sockets.iter().flat_map(|socket| {
             socket.addresses.iter().map(|ip| {
                 let address = SocketAddr::new(*ip, socket.bound.port());

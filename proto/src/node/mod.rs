@@ -135,7 +135,7 @@ impl Node {
         let clock = UnixClock::new(now, unix_now);
         let server = ServerLink::new(&config);
         let mut node = Self {
-            core: Core::new(config.static_key, config.aes, seed, clock),
+            core: Core::new(config.static_key, config.aes, config.exposure, seed, clock),
             server,
             registered: None,
             registrations: 0,
