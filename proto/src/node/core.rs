@@ -8,6 +8,7 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::api::{Effect, Event, LocalSocket, Output};
+use super::purse::Purse;
 use crate::control::{CandidateKindText, CandidateText, Exposure};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
@@ -32,6 +33,8 @@ pub(super) struct Core {
     pub(super) outputs: VecDeque<Output>,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
+    /// Checks to addresses that only peers vouch for.
+    pub(super) claimed: Purse,
     clock: UnixClock,
     last_counter: u64,
     owners: BTreeMap<ReceiverId, Owner>,
@@ -52,7 +55,7 @@ impl Core {
         aes: bool,
         exposure: Exposure,
         seed: [u8; 32],
-        clock: UnixClock,
+        (now, clock): (Instant, UnixClock),
     ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let own = static_key.public();
@@ -68,6 +71,7 @@ impl Core {
             sockets: Vec::new(),
             outputs: VecDeque::new(),
             observed: BTreeMap::new(),
+            claimed: Purse::of_node(now),
             clock,
             last_counter: 0,
             owners: BTreeMap::new(),

@@ -20,6 +20,7 @@ use rand::RngCore;
 use self::handshake::Handshake;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
+use super::purse::Purse;
 use crate::control::{self, CandidateKindText, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
@@ -61,6 +62,8 @@ pub(super) struct PeerLink {
     /// Which of the two hides, if one does: there is no agent then.
     hides: Option<Hides>,
     agent: Option<Agent>,
+    /// Checks to addresses that only this peer vouches for.
+    claimed: Purse,
     /// The spare socket this pair uses, and where the server saw it.
     spare: Option<(SocketAddr, Candidate)>,
     /// A spare that takes part from this introduction on.
@@ -141,6 +144,7 @@ impl PeerLink {
             connect: None,
             hides: (core.exposure == Exposure::Hidden).then_some(Hides::We),
             agent: None,
+            claimed: Purse::of_peer(now),
             spare: None,
             offered: None,
             spares_wanted: 0,
