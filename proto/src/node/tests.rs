@@ -1,5 +1,7 @@
 //! Nodes and a hub on a small network without NATs: who says what when.
 
+mod network;
+
 use crate::time::origin as start_of_time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
