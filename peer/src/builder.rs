@@ -15,6 +15,7 @@ use crate::Rendezvous;
 use crate::driver::{Driver, Publish, Status, Store};
 use crate::handle::{EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX};
 use crate::net::Net;
+use crate::portmap::PortMapper;
 use crate::socket::Service;
 use crate::state::{self, Folder, FolderError, Memory};
 
@@ -29,6 +30,7 @@ pub struct Builder {
     delivery_timeout: Option<Duration>,
     bind: Option<SocketAddr>,
     receiving: bool,
+    port_mapping: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ impl Builder {
             delivery_timeout: Some(Self::DELIVERY_TIMEOUT),
             bind: None,
             receiving: true,
+            port_mapping: true,
         }
     }
 
@@ -100,6 +103,12 @@ impl Builder {
     /// Use one socket bound to this address instead of one for each family.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind = Some(address);
+        self
+    }
+
+    /// Ask no router to forward ports to this peer. Without the feature `portmap` none is asked.
+    pub fn no_port_mapping(mut self) -> Self {
+        self.port_mapping = false;
         self
     }
 
@@ -197,11 +206,22 @@ impl Builder {
             ),
             None => None,
         };
+        let mapper = self.port_mapper(&net);
         let incoming_out = self.receiving.then_some(incoming_out);
         let publish = Publish { incoming: incoming_out, events, taps, status: status_out };
-        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish);
+        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish, mapper);
         let task = tokio::spawn(driver.run());
         Ok(Peer::new(link, incoming, task, service))
+    }
+
+    #[cfg(feature = "portmap")]
+    fn port_mapper(&self, net: &Net) -> PortMapper {
+        if self.port_mapping { PortMapper::start(&net.bound()) } else { PortMapper::idle() }
+    }
+
+    #[cfg(not(feature = "portmap"))]
+    fn port_mapper(&self, _: &Net) -> PortMapper {
+        PortMapper::idle()
     }
 }
 

@@ -160,9 +160,9 @@ impl Core {
         all.filter_map(|(_, candidate)| match candidate.kind {
             CandidateKind::Host => Some(text(CandidateKindText::Host, candidate)),
             CandidateKind::Mapped => Some(text(CandidateKindText::Mapped, candidate)),
-            CandidateKind::Observed
-            | CandidateKind::PeerReflexive
-            | CandidateKind::Predicted => None,
+            CandidateKind::Observed | CandidateKind::PeerReflexive | CandidateKind::Predicted => {
+                None
+            }
         })
         .collect()
     }
