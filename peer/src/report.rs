@@ -19,7 +19,7 @@
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds) |
-//! | `whoami` | `name?`, `key`, `address?`, `network?`, `server`, `server_key?`, `registered` |
+//! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
@@ -127,6 +127,9 @@ pub enum Report {
         key: PeerKey,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<SocketAddr>,
+        /// What routers forward to it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        mapped: Vec<SocketAddr>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         network: Option<String>,
         server: String,
@@ -573,8 +576,9 @@ fn list(members: Vec<Member>) -> Report {
 }
 
 fn whoami_report(whoami: Whoami) -> Report {
-    let Whoami { name, key, observed, network, server, server_key, registered } = whoami;
-    Report::Whoami { name, key, address: observed, network, server, server_key, registered }
+    let Whoami { name, key, observed, mapped, network, server, server_key, registered } = whoami;
+    let mapped = mapped.into_iter().map(|mapped| mapped.external).collect();
+    Report::Whoami { name, key, address: observed, mapped, network, server, server_key, registered }
 }
 
 fn why_report(why: Why) -> Report {

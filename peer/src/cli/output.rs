@@ -113,14 +113,17 @@ fn greeting(report: &Report) -> String {
 }
 
 fn whoami(report: &Report) -> String {
-    let Report::Whoami { name, key, address, network, server, server_key, registered } = report
+    let Report::Whoami { name, key, address, mapped, network, server, server_key, registered } =
+        report
     else {
         return String::new();
     };
+    let forwarded = mapped.iter().map(|address| format!(", forwarded at {address}"));
+    let forwarded: String = forwarded.collect();
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let state = if *registered { "registered" } else { "not registered" };
     format!(
-        "* name {}, {state} at {}\n* key {key}\n* seen at {}, network {}\n* server key {}",
+        "* name {}, {state} at {}\n* key {key}\n* seen at {}{forwarded}, network {}\n* server key {}",
         or_none(name.as_ref().map(ToString::to_string)),
         clean(server),
         or_none(address.map(|a| a.to_string())),

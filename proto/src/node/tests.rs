@@ -1,6 +1,7 @@
 //! Nodes and a hub on a small network without NATs: who says what when.
 
 mod hiding;
+mod network;
 mod third_party;
 
 use crate::time::origin as start_of_time;
