@@ -525,6 +525,7 @@ fn translate(event: node::Event) -> Seen {
             Seen::Refused { code: problem.code, fatal: finality == node::Finality::Final }
         }
         node::Event::Observed(_)
+        | node::Event::Nat(_)
         | node::Event::ServerSilent
         | node::Event::ServerClosed { .. }
         | node::Event::ServerKeyChanged { .. }
@@ -650,6 +651,7 @@ impl Actor for ServerHost {
         match Fast::handle(&self.routes, &mut data, route, now) {
             Verdict::Drop => {}
             Verdict::Reply(payload) => self.transmit(Transmit::new(route, payload)),
+            Verdict::Elsewhere(transmit) => self.transmit(transmit),
             Verdict::Forward(route) => self.transmit(Transmit::new(route, data)),
             Verdict::Live | Verdict::Rest => {
                 self.tell_hub(hub::Input::Datagram { route, data: &mut data }, now);
@@ -691,6 +693,7 @@ fn boot_hub(seed: u64, incarnation: u64, clock: &Clock) -> Hub {
         expire_intervals: 3,
         broadcast_max: 256,
         aes: false,
+        places: Default::default(),
         limits: hub::Limits::with_tokens(),
     };
     let mut chance = ChaCha12Rng::seed_from_u64(seed ^ (incarnation + 1) << 48);

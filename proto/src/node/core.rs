@@ -13,6 +13,7 @@ use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
 use crate::time::UnixClock;
+use crate::traversal::nat::Profile;
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
 
 /// Peers whose early data is remembered; beyond them it costs a round trip.
@@ -28,6 +29,8 @@ pub(super) struct Core {
     pub(super) network: NetworkId,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
+    /// What is known of our NAT.
+    pub(super) nat: Profile,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
     clock: UnixClock,
@@ -58,6 +61,7 @@ impl Core {
             network: NetworkId::default(),
             sockets: Vec::new(),
             outputs: VecDeque::new(),
+            nat: Profile::default(),
             observed: BTreeMap::new(),
             clock,
             last_counter: 0,
