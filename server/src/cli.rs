@@ -12,7 +12,8 @@ use p2sp_proto::session::StaticKey;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{
-    AltIp, AltPort, ConfigError, ConsoleMode, Layer, Level, ListenAddress, LogFormat, Settings, Tokens,
+    AltIp, AltPort, ConfigError, ConsoleMode, Layer, Level, ListenAddress, LogFormat, Settings,
+    Tokens,
 };
 use crate::console::Console;
 use crate::driver::{self, Config};

@@ -222,13 +222,7 @@ impl Hub {
         found.ok_or_else(|| problem(code::UNAUTHORIZED, "there is no such network here"))
     }
 
-    fn greeting(
-        &self,
-        network: usize,
-        name: PeerName,
-        route: Route,
-        patience: u64,
-    ) -> Registered {
+    fn greeting(&self, network: usize, name: PeerName, route: Route, patience: u64) -> Registered {
         let network = &self.networks[network];
         let limits = &self.config.limits;
         let greeting = self.config.tokens.is_empty().then(|| {

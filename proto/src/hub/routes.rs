@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::counters::{Cells, Count, Counters};
 use super::Config;
+use super::counters::{Cells, Count, Counters};
 use super::limits::Rate;
 use super::slots::Slots;
 use super::sources::{Class, Sources};
@@ -43,11 +43,7 @@ pub(super) struct Secrets {
 }
 
 impl Routes {
-    pub(super) fn new(
-        config: &Config,
-        secrets: Secrets,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(config: &Config, secrets: Secrets, now: Instant) -> Self {
         let limits = &config.limits;
         // A quarter of a second of traffic at once, and always a few datagrams.
         let burst = (limits.relay_bytes_per_second / 4).max(16_384);

@@ -199,11 +199,11 @@ impl Run {
         self.flight.advance(core, now);
         match self.step {
             Step::Opening(_) => return None,
-            Step::Flying(_) if !self.flight.is_over(now) => return None,
+            Step::Flying(_) if !self.flight.is_over() => return None,
             Step::Flying(Nth::First) => self.end_first(core, now),
             Step::Flying(Nth::Second) => {}
         }
-        let over = self.step == Step::Flying(Nth::Second) && self.flight.is_over(now);
+        let over = self.step == Step::Flying(Nth::Second) && self.flight.is_over();
         over.then(|| self.classify(core))
     }
 
@@ -306,10 +306,8 @@ impl Run {
 
     /// The socket at which an answer was filtered, if it can show what that leaves behind.
     fn unsolicited_socket(&self) -> Option<SocketAddr> {
-        let filtered = matches!(
-            self.reply(0, Some(self.target.other_port())),
-            Some(Reply::Silent(_))
-        );
+        let filtered =
+            matches!(self.reply(0, Some(self.target.other_port())), Some(Reply::Silent(_)));
         let comparable = self.mapping().value()? != Dependence::AddressAndPort;
         self.fresh.first().copied().filter(|_| filtered && comparable)
     }

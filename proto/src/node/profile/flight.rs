@@ -13,8 +13,6 @@ use crate::wire::stun::{self, Change};
 /// A request is sent this often at most: with a tenth lost each way, silence is a mistake once
 /// in 20000.
 const REQUESTS_MAX: u16 = 6;
-/// Fewer unanswered requests prove nothing.
-const SILENCE_MIN: u16 = 3;
 /// Between two requests, until a round trip is known.
 const GAP_MIN: Duration = Duration::from_millis(250);
 /// A slower line is not worth the wait.
@@ -53,9 +51,14 @@ struct Ask {
 enum Outcome {
     Pending,
     /// The other end sees us here.
-    Seen { address: SocketAddr, after: u16 },
+    Seen {
+        address: SocketAddr,
+        after: u16,
+    },
     /// A hairpinned request arrived.
     Arrived,
+    /// Nothing came, however often it was sent.
+    Silence,
     /// The server does not do what was asked.
     Refused,
 }
@@ -83,16 +86,22 @@ impl Flight {
     /// Sends what is due.
     pub(super) fn advance(&mut self, core: &mut Core, now: Instant) {
         for ask in &mut self.asks {
-            if ask.outcome == Outcome::Pending && ask.sent < REQUESTS_MAX && ask.next <= now {
-                ask.sent += 1;
-                ask.next = now + self.gap;
-                core.transmit(ask.route, ask.request());
+            if ask.outcome != Outcome::Pending || ask.next > now {
+                continue;
             }
+            if ask.sent == REQUESTS_MAX {
+                ask.outcome = Outcome::Silence;
+                continue;
+            }
+            ask.sent += 1;
+            ask.next = now + self.gap;
+            core.transmit(ask.route, ask.request());
         }
     }
 
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.asks.iter().all(|ask| ask.is_over(now))
+    /// Whether each request was answered, or sent often enough.
+    pub(super) fn is_over(&self) -> bool {
+        self.asks.iter().all(|ask| ask.outcome != Outcome::Pending)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -115,11 +124,12 @@ impl Flight {
     pub(super) fn handle(&mut self, route: Route, datagram: &[u8]) -> bool {
         if let Some((transaction, address)) = stun::read_binding_response(datagram) {
             let Some(ask) = self.awaiting(route, transaction) else { return false };
-            ask.outcome = Outcome::Seen { address, after: ask.sent };
+            // The first answer counts: copies of it say nothing new.
+            if !matches!(ask.outcome, Outcome::Seen { .. }) {
+                ask.outcome = Outcome::Seen { address, after: ask.sent };
+            }
         } else if let Some(transaction) = stun::read_binding_error(datagram) {
-            let asked = |ask: &&mut Ask| {
-                ask.transaction == transaction && ask.route == route
-            };
+            let asked = |ask: &&mut Ask| ask.transaction == transaction && ask.route == route;
             let Some(ask) = self.asks.iter_mut().find(asked) else { return false };
             ask.outcome = Outcome::Refused;
         } else if let Some(transaction) = stun::read_binding_request(datagram) {
@@ -140,7 +150,6 @@ impl Flight {
         self.asks.iter_mut().find(|ask| {
             ask.transaction == transaction
                 && ask.purpose != Purpose::Hairpin
-                && ask.outcome == Outcome::Pending
                 && ask.route.local == route.local
                 && ask.from == route.remote
         })
@@ -191,14 +200,10 @@ impl Ask {
         }
     }
 
-    fn is_over(&self, now: Instant) -> bool {
-        self.outcome != Outcome::Pending || (self.sent == REQUESTS_MAX && self.next <= now)
-    }
-
     fn reply(&self) -> Reply {
         match self.outcome {
             Outcome::Seen { .. } | Outcome::Arrived => Reply::Heard,
-            Outcome::Pending if self.sent >= SILENCE_MIN => Reply::Silent(self.sent),
+            Outcome::Silence => Reply::Silent(self.sent),
             Outcome::Pending | Outcome::Refused => Reply::Unsure,
         }
     }

@@ -127,11 +127,8 @@ impl Survey {
     fn change(&mut self, value: &[u8], places: &Places) -> bool {
         let Ok(flags) = value.try_into().map(u32::from_be_bytes) else { return false };
         let local = self.route.local;
-        let port = if flags & CHANGE_PORT == 0 {
-            Some(local.port())
-        } else {
-            places.other_port(local)
-        };
+        let port =
+            if flags & CHANGE_PORT == 0 { Some(local.port()) } else { places.other_port(local) };
         let ip = if flags & CHANGE_IP == 0 { Some(local.ip()) } else { places.other_ip(local) };
         let (Some(ip), Some(port)) = (ip, port) else { return false };
         self.route.local = SocketAddr::new(ip, port);

@@ -38,11 +38,7 @@ fn ask(request: &[u8], from: SocketAddr) -> Result<Vec<u8>, StunDrop> {
 }
 
 /// What a server says and which way, or why it says nothing.
-fn ask_at(
-    request: &[u8],
-    route: Route,
-    places: &Places,
-) -> Result<(Vec<u8>, Route), StunDrop> {
+fn ask_at(request: &[u8], route: Route, places: &Places) -> Result<(Vec<u8>, Route), StunDrop> {
     let mut out = [0xEE; ANSWER_LEN_MAX];
     match answer(request, route, places, &mut out) {
         StunVerdict::Answer { len, route } => Ok((out[..len].to_vec(), route)),
@@ -300,7 +296,9 @@ fn a_peer_reads_only_sound_answers() {
 fn attribute() -> impl Strategy<Value = (u16, Vec<u8>)> {
     let kind = prop_oneof![
         any::<u16>(),
-        prop::sample::select(vec![0x0001, 0x0003, 0x0006, 0x0008, 0x001C, 0x0024, 0x0026, 0x0027, 0x8022, 0x8028]),
+        prop::sample::select(vec![
+            0x0001, 0x0003, 0x0006, 0x0008, 0x001C, 0x0024, 0x0026, 0x0027, 0x8022, 0x8028
+        ]),
     ];
     (kind, prop::collection::vec(any::<u8>(), 0..40))
 }

@@ -124,7 +124,8 @@ fn the_answer_goes_to_another_port_on_request() {
     let bare = bytes(build(MessageClass::Request).with_attribute(ResponsePort::from(50_001)));
     let (answer, sent) = ask_at(&bare, route_from(v4()), &two_of_each()).unwrap();
     assert!(is_refused(&answer) && sent == route_from(v4()));
-    let zero = raw(BINDING_REQUEST, MAGIC_COOKIE, &[(kind::RESPONSE_PORT, &[0; 4]), (0x8022, &[7; 40])]);
+    let zero =
+        raw(BINDING_REQUEST, MAGIC_COOKIE, &[(kind::RESPONSE_PORT, &[0; 4]), (0x8022, &[7; 40])]);
     let (answer, sent) = ask_at(&zero, route_from(v4()), &two_of_each()).unwrap();
     assert!(is_refused(&answer) && sent == route_from(v4()));
 }
