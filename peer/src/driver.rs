@@ -429,6 +429,7 @@ impl Driver {
             // Routers that begin anew forget what they forwarded.
             Event::Observed(_) => self.mapper.renew(),
             Event::Refused { finality: Finality::Passing, .. }
+            | Event::Nat(_)
             | Event::ServerSilent
             | Event::ServerClosed { .. }
             | Event::PeerKeyChanged { .. }

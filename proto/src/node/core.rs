@@ -14,6 +14,7 @@ use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
 use crate::time::UnixClock;
+use crate::traversal::nat::Profile;
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
 
 /// Peers whose early data is remembered; beyond them it costs a round trip.
@@ -31,6 +32,8 @@ pub(super) struct Core {
     pub(super) exposure: Exposure,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
+    /// What is known of our NAT.
+    pub(super) nat: Profile,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
     /// Checks to addresses that only peers vouch for.
@@ -72,6 +75,7 @@ impl Core {
             exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
+            nat: Profile::default(),
             observed: BTreeMap::new(),
             claimed: Purse::of_node(now),
             mapped: Vec::new(),

@@ -83,8 +83,8 @@ fn address(n: u8) -> SocketAddr {
 /// Hosts with two addresses are known by their IPv4 one.
 fn as_v4(address: SocketAddr) -> SocketAddr {
     match address.ip() {
-        std::net::IpAddr::V6(ip) => self::address(ip.octets()[15]),
-        std::net::IpAddr::V4(_) => address,
+        IpAddr::V6(ip) => self::address(ip.octets()[15]),
+        IpAddr::V4(_) => address,
     }
 }
 
@@ -141,6 +141,7 @@ impl Net {
             expire_intervals: 3,
             broadcast_max: 256,
             aes: true,
+            places: crate::wire::stun::Places::default(),
             limits,
         };
         Hub::new(config, [seed; 32], now, second(1_700_000_000))
@@ -292,6 +293,7 @@ impl Net {
         match Fast::handle(&self.routes, data, route, self.now) {
             Verdict::Drop => {}
             Verdict::Reply(payload) => self.fly(Transmit::new(route, payload)),
+            Verdict::Elsewhere(transmit) => self.fly(transmit),
             Verdict::Forward(route) => self.fly(Transmit::new(route, data.to_vec())),
             Verdict::Live | Verdict::Rest => {
                 self.hub.handle_input(hub::Input::Datagram { route, data }, self.now);
