@@ -19,6 +19,7 @@ use super::super::api::{Deadline, Effect, Guessing, SocketUse};
 use super::super::binding::Probe;
 use super::super::core::Core;
 use super::{Notice, PeerLink};
+use crate::control::Exposure;
 use crate::io::Route;
 use crate::time::{Backoff, earliest};
 use crate::transport::ControlFrame;
@@ -220,8 +221,8 @@ impl Punch {
     }
 
     /// Where the server sees the peer.
-    pub(super) fn set_target(&mut self, observed: SocketAddr) {
-        let target = Some(observed).filter(SocketAddr::is_ipv4);
+    pub(super) fn set_target(&mut self, observed: Option<SocketAddr>) {
+        let target = observed.filter(SocketAddr::is_ipv4);
         if self.target.is_some() && self.target != target {
             self.begin_anew();
         }
@@ -296,8 +297,7 @@ impl PeerLink {
     /// Tells the peer what is known of our NAT, when that is news.
     pub(super) fn tell_nat(&mut self, core: &Core, now: Instant) {
         let punch = &mut self.punch;
-        let takes_part = core.guessing == Guessing::On;
-        if !takes_part || punch.told == Some(core.nat) || !self.conversation.is_confirmed() {
+        if !takes_part(core) || punch.told == Some(core.nat) || !self.conversation.is_confirmed() {
             return;
         }
         punch.told = Some(core.nat);
@@ -320,10 +320,9 @@ impl PeerLink {
     fn replan(&mut self, core: &Core) {
         let punch = &mut self.punch;
         let same_router = punch.target.map(|target| target.ip()) == core.observed_v4();
-        let takes_part = core.guessing == Guessing::On;
         let theirs = match punch.theirs {
             // Behind one router both count the same ports.
-            Some((_, profile)) if takes_part && !same_router => profile,
+            Some((_, profile)) if takes_part(core) && !same_router => profile,
             Some(_) | None => Profile::default(),
         };
         let trusted = plan(&core.nat, &theirs);
@@ -463,4 +462,9 @@ impl PeerLink {
             core.effect(Effect::CloseSockets(sockets));
         }
     }
+}
+
+/// Whether ports are guessed here at all. Who hides tells nothing of the way to itself.
+fn takes_part(core: &Core) -> bool {
+    core.guessing == Guessing::On && core.exposure == Exposure::Open
 }

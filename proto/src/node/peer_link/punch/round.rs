@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::super::super::api::{Effect, Guessing};
+use super::super::super::api::Effect;
 use super::super::super::core::Core;
 use super::super::PeerLink;
 use super::ports::{aims, enclosed};
-use super::{LAST_ANSWERS, LOST_PAUSE, Measured, PAUSE_FIRST, Stage, Task, WINDOW_OPENERS};
+use super::{
+    LAST_ANSWERS, LOST_PAUSE, Measured, PAUSE_FIRST, Stage, Task, WINDOW_OPENERS, takes_part,
+};
 use crate::io::Route;
 use crate::transport::ControlFrame;
 use crate::traversal::nat::Allocation;
@@ -174,7 +176,7 @@ impl PeerLink {
     ) {
         let punch = &mut self.punch;
         match (told.step, self.role) {
-            _ if core.guessing == Guessing::Off => {}
+            _ if !takes_part(core) => {}
             // The answer to what we told.
             (PunchStep::Base { .. }, Role::Controlling) => {
                 if told.round == punch.round && punch.is_aligning() {
