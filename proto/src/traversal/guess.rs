@@ -238,7 +238,3 @@ fn listed(ports: OpenPorts) -> Option<Vec<u16>> {
     let port = |index| (i32::from(first) + i32::from(step) * i32::from(index)) as u16;
     Some((0..count).map(port).collect())
 }
-
-#[cfg(test)]
-#[path = "tests/guess.rs"]
-mod tests;

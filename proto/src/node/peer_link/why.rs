@@ -3,7 +3,8 @@
 use super::super::api::{PathView, Why};
 use super::{Hides, PeerLink};
 use crate::id::{PathId, PeerName};
-use crate::traversal::{self, Agent};
+use crate::traversal::plan::Strategy;
+use crate::traversal::{self, Agent, Guessed};
 
 impl PeerLink {
     /// The path in use.
@@ -74,7 +75,35 @@ impl PeerLink {
                 format!("relayed: {name} hides its address")
             }
             (PathView::Relay { .. }, None) => format!("relayed: {name} was not introduced yet"),
-            (PathView::Relay { .. }, Some(report)) => relay_reason(name, report),
+            (PathView::Relay { .. }, Some(report)) => {
+                self.punch_reason(report).unwrap_or_else(|| relay_reason(name, report))
+            }
+        }
+    }
+
+    /// Where ports must be guessed: why they cannot be, or what has been done so far.
+    fn punch_reason(&self, report: &traversal::Report) -> Option<String> {
+        let (name, punch) = (&self.name, &self.punch);
+        if let Strategy::Relay(reason) = punch.strategy() {
+            return Some(format!("relayed: {reason}"));
+        }
+        let Guessed { opened, probed } = report.guessed;
+        let spent = match (opened, probed) {
+            (0, probed) => format!("{probed} probes sent"),
+            (opened, 0) => format!("{opened} sockets opened"),
+            (opened, probed) => format!("{opened} sockets opened, {probed} probes sent"),
+        };
+        match (punch.is_active(), punch.rounds()) {
+            (_, 0) => None,
+            (true, round) => Some(format!(
+                "relayed for now: the port by which a NAT lets {name} through is being guessed, \
+                 round {round}, {spent}"
+            )),
+            (false, rounds) => Some(format!(
+                "relayed: the port by which a NAT lets {name} through was not found in {rounds} \
+                 rounds, {spent}; it is tried again later, and a port mapping at one of the \
+                 routers would help"
+            )),
         }
     }
 }
