@@ -32,6 +32,8 @@ impl Count {
 /// Arrived datagrams by sending and receiving host.
 #[derive(Debug, Default)]
 pub struct Traffic {
+    /// Datagrams that a host put on its line, wherever they went.
+    sent: BTreeMap<HostId, u64>,
     direct: BTreeMap<(HostId, HostId), Count>,
     through: BTreeMap<(HostId, HostId), Count>,
     /// When the first datagram of a direction arrived.
@@ -44,6 +46,11 @@ pub struct Traffic {
 const RELAY: u8 = 0x0A;
 
 impl Traffic {
+    /// Datagrams that the host put on its line, to anybody, whatever became of them.
+    pub fn sent(&self, host: HostId) -> u64 {
+        self.sent.get(&host).copied().unwrap_or_default()
+    }
+
     /// What `from` sent and `to` received without a host between.
     pub fn direct(&self, from: HostId, to: HostId) -> Count {
         self.direct.get(&(from, to)).copied().unwrap_or_default()
@@ -58,6 +65,10 @@ impl Traffic {
     /// is told: the earliest moment at which it can know of a direct path.
     pub fn confirmed(&self, from: HostId, at: HostId) -> Option<Instant> {
         self.answered.get(&(from, at)).copied()
+    }
+
+    pub(crate) fn note_sent(&mut self, host: HostId) {
+        *self.sent.entry(host).or_default() += 1;
     }
 
     /// Notes a direct arrival's place in the conversation.
