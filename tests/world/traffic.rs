@@ -25,7 +25,7 @@ impl Count {
     fn add(&mut self, payload: &[u8]) {
         self.datagrams += 1;
         self.bytes += payload.len() as u64;
-        self.stun += u64::from(payload.first().is_some_and(|first| *first < 4));
+        self.stun += u64::from(is_stun(payload));
     }
 }
 
@@ -36,10 +36,16 @@ pub struct Traffic {
     sent: BTreeMap<HostId, u64>,
     direct: BTreeMap<(HostId, HostId), Count>,
     through: BTreeMap<(HostId, HostId), Count>,
+    /// When the newest payload that arrived directly was sent.
+    newest: BTreeMap<(HostId, HostId), Instant>,
     /// When the first datagram of a direction arrived.
     heard: BTreeMap<(HostId, HostId), Instant>,
     /// When the first datagram arrived that its sender sent after having heard the receiver.
     answered: BTreeMap<(HostId, HostId), Instant>,
+}
+
+fn is_stun(payload: &[u8]) -> bool {
+    payload.first().is_some_and(|first| *first < 4)
 }
 
 /// First byte of a relay frame.
@@ -61,6 +67,11 @@ impl Traffic {
         self.through.get(&(from, to)).copied().unwrap_or_default()
     }
 
+    /// When the newest payload was sent that went from `from` to `to` directly.
+    pub fn newest_payload(&self, from: HostId, to: HostId) -> Option<Instant> {
+        self.newest.get(&(from, to)).copied()
+    }
+
     /// When `at` first heard from `from` that its own datagrams arrive there, in whatever way it
     /// is told: the earliest moment at which it can know of a direct path.
     pub fn confirmed(&self, from: HostId, at: HostId) -> Option<Instant> {
@@ -72,7 +83,18 @@ impl Traffic {
     }
 
     /// Notes a direct arrival's place in the conversation.
-    pub(crate) fn note_order(&mut self, from: HostId, to: HostId, sent: Instant, now: Instant) {
+    pub(crate) fn note_order(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        payload: &[u8],
+        sent: Instant,
+        now: Instant,
+    ) {
+        if !is_stun(payload) {
+            let newest = self.newest.entry((from, to)).or_insert(sent);
+            *newest = sent.max(*newest);
+        }
         self.heard.entry((from, to)).or_insert(now);
         if self.heard.get(&(to, from)).is_some_and(|heard| *heard <= sent) {
             self.answered.entry((from, to)).or_insert(now);

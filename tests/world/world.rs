@@ -176,6 +176,17 @@ impl<A: Actor> World<A> {
         &self.hosts[host.0].addresses
     }
 
+    /// Delay between two hosts one way, when every line is at its quickest.
+    pub fn distance(&self, from: HostId, to: HostId) -> Duration {
+        let [from, to] = [from, to].map(|host| {
+            let Host { zone, link, .. } = &self.hosts[host.0];
+            self.topology.ways_up(*zone, link.link.latency)
+        });
+        let meeting = |zone: &ZoneId| to.iter().find(|(other, _)| other == zone);
+        let ways = from.iter().filter_map(|(zone, up)| meeting(zone).map(|(_, down)| *up + *down));
+        ways.min().unwrap_or_default()
+    }
+
     /// Steps since the start.
     pub const fn steps(&self) -> u64 {
         self.steps
@@ -457,7 +468,7 @@ impl<A: Actor> World<A> {
         let now = self.clock.now();
         self.note_host(host, &flight.packet, "arrived");
         let Flight { packet, origin, cause, sent, .. } = flight;
-        self.traffic.note_order(origin, host, sent, now);
+        self.traffic.note_order(origin, host, &packet.payload, sent, now);
         self.traffic.arrived(origin, cause, host, &packet.payload);
         let Packet { src, dst, payload, .. } = packet;
         self.hosts[host.0].actor.handle_datagram(dst, src, payload, now);
