@@ -208,8 +208,8 @@ fn can_meet(a: &Side, b: &Side) -> bool {
     }
 }
 
-/// Rule 5 for one order.
-fn opens(x: &Side, y: &Side) -> bool {
+/// Rule 5 for one order: `x` is the one whom the other hears first.
+pub fn opens(x: &Side, y: &Side) -> bool {
     is_heard(x, y) && finds_a_path(x, y)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use world::scenario::Outcome;
+use world::scenario::{Class, Outcome};
 
 use super::{Played, is_direct};
 
@@ -64,7 +64,11 @@ impl Tally {
 
 /// How long it took, from the first word or from the incident, and the physical limit.
 fn time(outcome: &Outcome) -> Option<(Duration, Duration)> {
-    Some((outcome.back_after.or(outcome.confirmed_after)?, outcome.floor))
+    let after = match outcome.class {
+        Class::Reboot | Class::Move => outcome.back_after,
+        _ => outcome.confirmed_after,
+    };
+    Some((after?, outcome.floor))
 }
 
 /// A time in a table.

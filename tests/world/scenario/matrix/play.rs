@@ -11,7 +11,7 @@ use super::class::{BACK, Class, STORM};
 use super::pair::{Incident, Lines, Pair};
 use crate::link::Link;
 use crate::machines::Pickup;
-use crate::oracle::Expectation;
+use crate::oracle::{self, Expectation};
 use crate::scenario::stage::{ACCESS, Failure, Stage};
 use crate::topology::HostId;
 
@@ -41,7 +41,8 @@ pub struct Outcome {
     /// From the first message's command until payload had gone both ways directly.
     pub direct_after: Option<Duration>,
     /// The physical limit for `confirmed_after`: the go of the server and one round trip,
-    /// (R_A + R_B)/2 + 2 D.
+    /// (R_A + R_B)/2 + 2 D. Where only packets of the side that asked can be heard first, its go
+    /// takes a round trip to the server, which may be longer.
     pub floor: Duration,
     /// Datagrams that the busier host sent from the first message until there was a direct path,
     /// or for ten seconds.
@@ -231,11 +232,19 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// The way of a word through the server, and of a question and its answer between the two.
+    /// The go of the server, and a question and its answer between the two.
     fn floor(&self) -> Duration {
-        let [a, b] = self.hosts();
+        let [asking, asked] = [self.first, self.second].map(|name| self.stage.host(name));
         let (world, server) = (&self.stage.world, self.stage.server());
-        world.distance(a, server) + world.distance(b, server) + world.distance(a, b) * 2
+        let (near, far) = (world.distance(asking, server), world.distance(asked, server));
+        let go = if self.only_the_asking_side_opens() { near.max(far) + near } else { near + far };
+        go + world.distance(asking, asked) * 2
+    }
+
+    fn only_the_asking_side_opens(&self) -> bool {
+        let Pair { a, b, .. } = self.pair;
+        let (asking, asked) = if self.first == NAMES[0] { (a, b) } else { (b, a) };
+        oracle::opens(asking, asked) && !oracle::opens(asked, asking)
     }
 
     /// The first message, and small talk until payload has gone both ways directly, or for ten
