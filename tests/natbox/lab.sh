@@ -105,9 +105,10 @@ lab_up() {
     LAB_CONTROL="$dir/internet.sock"
     # For the functions that disturb, which run in a shell of their own.
     export NATBOX LAB_CONTROL NS_A NS_ROUTER_A LAB_PUBLIC_A_LATER
-    local ra="$NS_ROUTER_A" rb="${LAB_PREFIX}rb" rc="${LAB_PREFIX}rc" outermost="${LAB_PREFIX}carrier"
+    local ra="$NS_ROUTER_A" rb="${LAB_PREFIX}rb" rc="${LAB_PREFIX}rc" outermost="$NS_ROUTER_A"
+    [[ "$topology" != carrier* ]] || outermost="${LAB_PREFIX}carrier"
     lab_sites && lab_internet && lab_public && lab_translate || return 1
-    lab_reflector $LAB_SERVER $LAB_SERVER_2
+    lab_reflector "$dir/reflector" $LAB_SERVER $LAB_SERVER_2 || return 1
     [[ "$topology" != six* ]] || lab_six
 }
 
@@ -137,7 +138,6 @@ lab_sites() {
             lab_namespace "$rc" off && lab_lan "$rc" && lab_host "$NS_A" "$rc" port-a 10.3.0 130 eth1 &&
                 ip -n "$NS_A" link set eth1 down && ip -n "$NS_A" addr flush dev eth1 || return 1
             ;;
-        *) outermost="$ra" ;;
     esac
     if [ "$topology" = carrier ]; then
         lab_host "$rb" "$outermost" home-b 100.64.0 131 wan0 && lab_isolate "$outermost" home-a home-b || return 1
@@ -191,14 +191,17 @@ lab_six() {
         lab_uplink_six "$rb" 2001:db8:b:1::1 && lab_host_six "$NS_B" "$rb" 2001:db8:b || return 1
     fi
     [ "$topology" != six-only ] || ip -n "$NS_A" -4 addr flush dev eth0 || return 1
-    lab_reflector $LAB_SERVER_SIX $LAB_SERVER_SIX_2
+    lab_reflector "$dir/reflector-six" $LAB_SERVER_SIX $LAB_SERVER_SIX_2
 }
 
 lab_in_user_space() { [[ "$1" == *-* ]]; }
 
+# lab_reflector READY ADDRESS ADDRESS
 lab_reflector() {
-    in_ns "$NS_SERVER" "$NATBOX" reflector --addresses "$@" &
+    rm -f "$1"
+    in_ns "$NS_SERVER" "$NATBOX" reflector --ready "$1" --addresses "$2" "$3" &
     LAB_PIDS="$LAB_PIDS $!"
+    lab_wait_for "$1" || { echo "the reflector did not start" >&2; return 1; }
 }
 
 # Removes everything that lab_up made; safe to call at any time.
@@ -304,7 +307,7 @@ lab_uplink_six() {
 lab_wait_for() {
     local tries
     for tries in $(seq 200); do
-        [ -S "$1" ] && return 0
+        [ -e "$1" ] && return 0
         sleep 0.02
     done
     return 1

@@ -47,7 +47,7 @@ enum Command {
     /// Ask or tell a running `delay` something.
     Tell(control::Options),
     /// Answer probes until killed.
-    Reflector(reflector::Options),
+    Reflector(reflector::ServeOptions),
     /// Measure the NAT this host is behind.
     Probe(probe::Options),
     /// Open a path between two namespaces with the reflector's help only.
