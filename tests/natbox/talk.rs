@@ -11,7 +11,7 @@
 
 use crate::peers::{Peer, Program, Report, Side};
 use crate::tally::Tally;
-use crate::traffic::{Course, Route, Traffic, WINDOW};
+use crate::traffic::{Course, Route, Sample, Traffic, WINDOW};
 use crate::{Failure, say};
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
@@ -258,7 +258,7 @@ impl Talk {
         flow.on_while(mend)?;
         let back = Instant::now();
         let limit = Duration::from_millis(*again);
-        while flow.course.direct_since(back).is_none() && back.elapsed() < limit + WINDOW {
+        while flow.course.direct_since(back).is_none() && back.elapsed() < limit + 2 * WINDOW {
             flow.on()?;
         }
         let again = flow.course.direct_since(back).map(|at| at - back);
@@ -343,8 +343,14 @@ impl Flow<'_> {
     /// One message each way.
     fn on(&mut self) -> Result<(), Failure> {
         self.talk.send_both()?;
-        let traffic = Traffic::read(&self.options.control)?;
-        self.course.note(Instant::now(), traffic, self.talk.payload);
+        let tally = &self.talk.tally;
+        self.course.note(Sample {
+            at: Instant::now(),
+            traffic: Traffic::read(&self.options.control)?,
+            payload: self.talk.payload,
+            sent: tally.sent() / Side::BOTH.len(),
+            arrived: tally.arrived_in_order(),
+        });
         self.talk.listen_for(FLOW_GAP)
     }
 

@@ -68,8 +68,17 @@ impl Tally {
         }
     }
 
+    /// Messages of both sides.
     pub(crate) fn sent(&self) -> usize {
         self.sent.values().sum()
+    }
+
+    /// How many messages of each side have arrived without a gap.
+    pub(crate) fn arrived_in_order(&self) -> usize {
+        let first_missing = |side: Side| {
+            (0..).find(|number| !self.arrived.contains_key(&(side, *number))).unwrap_or_default()
+        };
+        Side::BOTH.map(first_missing).into_iter().min().unwrap_or_default()
     }
 
     pub(crate) fn delivered(&self) -> usize {

@@ -73,22 +73,26 @@ impl Traffic {
     }
 }
 
-/// The counters in the course of a conversation.
+/// The counters, and the messages, in the course of a conversation.
 #[derive(Default)]
 pub(crate) struct Course(Vec<Sample>);
 
+/// One moment of it.
 #[derive(Clone, Copy)]
-struct Sample {
-    at: Instant,
-    traffic: Traffic,
+pub(crate) struct Sample {
+    pub(crate) at: Instant,
+    pub(crate) traffic: Traffic,
     /// Bytes of all messages sent until then.
-    payload: u64,
+    pub(crate) payload: u64,
+    /// Messages that each side has sent until then.
+    pub(crate) sent: usize,
+    /// Messages of each side that have arrived without a gap.
+    pub(crate) arrived: usize,
 }
 
 impl Course {
-    /// Notes what has crossed the internet by now, and how many bytes were sent in messages.
-    pub(crate) fn note(&mut self, at: Instant, traffic: Traffic, payload: u64) {
-        self.0.push(Sample { at, traffic, payload });
+    pub(crate) fn note(&mut self, sample: Sample) {
+        self.0.push(sample);
     }
 
     /// The way that messages took in the last `length`.
@@ -98,13 +102,18 @@ impl Course {
         Some(between(first, last))
     }
 
-    /// The beginning of the first window after `back` in which all messages went directly.
+    /// The beginning of the first window after `back` whose messages all went directly: they have arrived, and until
+    /// then the server's site stood still. (What is sent directly may still be lost at a router's filter.)
     pub(crate) fn direct_since(&self, back: Instant) -> Option<Instant> {
-        let after = self.0.iter().filter(|sample| sample.at >= back);
-        after.clone().find_map(|first| {
-            let last = self.0.iter().find(|sample| sample.at >= first.at + WINDOW)?;
-            (between(first, last) == Route::Direct).then_some(first.at)
-        })
+        let is_direct = |first: &&Sample| {
+            let mut later = self.0.iter().skip_while(|sample| sample.at < first.at + WINDOW);
+            let Some(end) = later.next() else { return false };
+            let mut settled = std::iter::once(end).chain(later);
+            settled
+                .find(|sample| sample.arrived >= end.sent)
+                .is_some_and(|settled| between(first, settled) == Route::Direct)
+        };
+        self.0.iter().filter(|sample| sample.at >= back).find(is_direct).map(|first| first.at)
     }
 }
 
@@ -127,24 +136,49 @@ mod tests {
         assert_eq!(route(600, 1200), Route::Mixed);
     }
 
-    #[test]
-    fn direct_again_begins_with_a_window_without_the_server() {
+    /// A tick is 50 ms, and a message each way of 400 bytes. From tick 14 on they go directly and arrive three ticks
+    /// later; before, `lost` tells whether they go to a router that drops them, or through the server.
+    fn course(lost: bool) -> (Course, impl Fn(u32) -> Instant) {
         let start = Instant::now();
-        let at = |tick: u64| start + Duration::from_millis(50 * tick);
+        let at = move |tick: u32| start + Duration::from_millis(50) * tick;
         let mut course = Course::default();
         let mut traffic = Traffic { between_peers: 0, with_server: 0 };
-        for tick in 0..40 {
-            course.note(at(tick), traffic, 800 * tick);
-            match tick {
-                ..14 => traffic.with_server += 2000,
-                14.. => traffic.between_peers += 1000,
+        for tick in 0..40_u32 {
+            let sent = tick as usize;
+            let arrived = if lost && sent < 17 { 0 } else { sent.saturating_sub(3) };
+            course.note(Sample {
+                at: at(tick),
+                traffic,
+                payload: 800 * u64::from(tick),
+                sent,
+                arrived,
+            });
+            if tick >= 14 || lost {
+                traffic.between_peers += 1000;
+            } else {
+                traffic.with_server += 2000;
+            }
+            if tick == 16 && lost {
+                traffic.with_server += 16_000;
             }
         }
-        assert_eq!(course.direct_since(at(3)), Some(at(13)), "a message in 10 may be a straggler");
+        (course, at)
+    }
+
+    #[test]
+    fn direct_again_begins_with_a_window_without_the_server() {
+        let (mut course, at) = course(false);
+        assert_eq!(course.direct_since(at(3)), Some(at(13)), "one message may be a straggler");
         assert_eq!(course.direct_since(at(20)), Some(at(20)));
-        assert_eq!(course.direct_since(at(35)), None, "no full window is left");
+        assert_eq!(course.direct_since(at(30)), None, "not all of its messages have arrived");
         assert_eq!(course.latest(WINDOW), Some(Route::Direct));
         course.0.truncate(14);
         assert_eq!(course.latest(WINDOW), Some(Route::Relay));
+    }
+
+    #[test]
+    fn what_is_sent_directly_but_arrives_through_the_server_is_not_direct() {
+        let (course, at) = course(true);
+        assert_eq!(course.direct_since(at(0)), Some(at(17)));
     }
 }
