@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 /// For both peers to register.
 const REGISTER_LIMIT: Duration = Duration::from_secs(10);
-/// For one peer, who was there first, to see the other join; if it does not, the other may still be reached.
-const JOIN_LIMIT: Duration = Duration::from_secs(3);
+/// For one peer, who was there first, to see the other join. Where both came at once neither may, and both are there.
+const JOIN_LIMIT: Duration = Duration::from_millis(500);
 /// For the last message of a batch.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(10);
 /// For the peers to say good bye; they wait 10 s for receipts before they complain.
