@@ -37,16 +37,17 @@ main() {
     cd "$(dirname "$self")/.." || exit 1
     . tests/natbox/lab.sh
     . tests/natbox/cases.sh
+    DIR="" JOBS=()
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     [ "$list" = no ] || { list_cases; exit 0; }
     check_names || exit 2
     bin="${NAT_TEST_BIN:-$PWD/target/release}"
     NATBOX="$bin/natbox"
     [ -n "${LAB_INSIDE:-}${NAT_TEST_BIN:-}" ] || build || { echo "nat-test: the build failed"; exit 1; }
     lab_enter "$self" "$@" || { echo "nat-test: could not run"; exit 1; }
-    DIR="$(mktemp -d)" JOBS=() || exit 1
-    trap clean_up EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    DIR="$(mktemp -d)" || exit 1
 
     header
     run_all
@@ -377,7 +378,7 @@ clean_up() {
     for pid in "${JOBS[@]}"; do kill -KILL -- "-$pid" 2>/dev/null; done
     for pid in "${JOBS[@]}"; do wait "$pid" 2>/dev/null; done
     lab_remove "$LAB_PREFIX"
-    rm -rf "$DIR"
+    [ -z "$DIR" ] || rm -rf "$DIR"
 }
 
 main "$@"

@@ -122,25 +122,25 @@ lab_sites() {
     [[ "$topology" == six* ]] && six_a=on
     [ "$topology" = six ] && six_b=on
     for ns in "$NS_A" "$ra" "$NS_SERVER"; do lab_namespace "$ns" $six_a || return 1; done
-    lab_namespace "$NS_B" $six_b && lab_lan "$ra" && lab_host "$NS_A" "$ra" port-a $net_a 130 eth0 || return 1
+    lab_namespace "$NS_B" $six_b && lab_lan "$ra" && lab_host "$NS_A" "$ra" port-a $net_a.129 $net_a.130 || return 1
     if [ "$topology" = lan ]; then
-        lab_host "$NS_B" "$ra" port-b $net_a 131 eth0 || return 1
+        lab_host "$NS_B" "$ra" port-b $net_a.129 $net_a.131 || return 1
     else
-        lab_namespace "$rb" $six_b && lab_lan "$rb" && lab_host "$NS_B" "$rb" port-b $net_b 130 eth0 || return 1
+        lab_namespace "$rb" $six_b && lab_lan "$rb" && lab_host "$NS_B" "$rb" port-b $net_b.129 $net_b.130 || return 1
     fi
     if [ "$ports" = isolated ]; then lab_isolate "$ra" port-a port-b || return 1; fi
     case "$topology" in
         carrier*)
             lab_namespace "$outermost" off && lab_lan "$outermost" &&
-                lab_host "$ra" "$outermost" home-a 100.64.0 130 wan0 || return 1
+                lab_host "$ra" "$outermost" home-a 100.64.0.129 100.64.0.130 wan0 || return 1
             ;;
         roam)
-            lab_namespace "$rc" off && lab_lan "$rc" && lab_host "$NS_A" "$rc" port-a 10.3.0 130 eth1 &&
+            lab_namespace "$rc" off && lab_lan "$rc" && lab_host "$NS_A" "$rc" port-a 10.3.0.129 10.3.0.130 eth1 &&
                 ip -n "$NS_A" link set eth1 down && ip -n "$NS_A" addr flush dev eth1 || return 1
             ;;
     esac
     if [ "$topology" = carrier ]; then
-        lab_host "$rb" "$outermost" home-b 100.64.0 131 wan0 && lab_isolate "$outermost" home-a home-b || return 1
+        lab_host "$rb" "$outermost" home-b 100.64.0.129 100.64.0.131 wan0 && lab_isolate "$outermost" home-a home-b || return 1
     fi
 }
 
@@ -179,8 +179,8 @@ lab_translate() {
     [ "$outermost" = "$ra" ] || inner_hairpin=off
     lab_rules "$a" "$input" $inner_hairpin | nft_in "$ra" || return 1
     [ "$outermost" = "$ra" ] || lab_rules "$carrier" "$input" "$hairpin" | nft_in "$outermost" || return 1
-    [ "$topology" = lan ] || lab_rules "$b" "$input" off | nft_in "$rb" || return 1
-    [ "$topology" != roam ] || lab_rules "$a" "$input" off | nft_in "$rc"
+    [ "$topology" = lan ] || lab_rules "$b" "$input" | nft_in "$rb" || return 1
+    [ "$topology" != roam ] || lab_rules "$a" "$input" | nft_in "$rc"
 }
 
 # IPv6 beside, or instead of, IPv4.
@@ -236,10 +236,10 @@ lab_forget() { "$NATBOX" tell --control "$LAB_CONTROL" rebind a; }
 lab_cut() { "$NATBOX" tell --control "$LAB_CONTROL" cut a b; }
 lab_mend() { "$NATBOX" tell --control "$LAB_CONTROL" mend a b; }
 
-# lab_namespace NAME SIX: IPv6 is off unless SIX is on; duplicate address detection would delay its addresses by a second.
+# lab_namespace NAME [SIX]: without IPv6 where SIX is off; duplicate address detection would delay its addresses by a second.
 lab_namespace() {
-    local without_six=1
-    [ "$2" = on ] && without_six=0
+    local without_six=0
+    [ "${2:-on}" = on ] || without_six=1
     ip netns add "$1" && ip -n "$1" link set lo up &&
         in_ns "$1" sysctl -qew net.ipv6.conf.all.disable_ipv6=$without_six net.ipv6.conf.default.disable_ipv6=$without_six \
             net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0 \
@@ -254,9 +254,9 @@ lab_lan() {
     fi
 }
 
-# lab_host HOST ROUTER PORT NET NUMBER INTERFACE: HOST is NET.NUMBER behind ROUTER, which is NET.129.
+# lab_host HOST ROUTER PORT GATEWAY ADDRESS [INTERFACE]
 lab_host() {
-    local host="$1" router="$2" port="$3" gateway="$4.129" address="$4.$5" interface="$6"
+    local host="$1" router="$2" port="$3" gateway="$4" address="$5" interface="${6:-eth0}"
     ip -n "$router" link add "$port" type veth peer name "$interface" netns "$host" &&
         ip -n "$router" link set "$port" master lan0 && ip -n "$router" link set "$port" up &&
         ip -n "$router" addr replace "$gateway/25" dev lan0 &&
@@ -313,12 +313,12 @@ lab_wait_for() {
     return 1
 }
 
-# lab_rules KIND INPUT HAIRPIN: the rule set of a router.
+# lab_rules KIND INPUT [HAIRPIN]: the rule set of a router.
 # The kernel's own translation keeps the port where it is free and filters by address and port: port-restricted. The two
 # looser kinds remember the owner of each mapped port, and whom it has spoken to, and let strangers in accordingly.
 # Hairpin lets hosts inside reach the owner of a mapped port too, and shows them each other's outer address.
 lab_rules() {
-    local kind="$1" input="$2" hairpin="$3" translate="" admit="" turn_in="" turn_out=""
+    local kind="$1" input="$2" hairpin="${3:-off}" translate="" admit="" turn_in="" turn_out=""
     local owner='dnat to udp dport map @owners'
     if [ "$hairpin" = on ]; then
         turn_in="iifname lan0 ip daddr $LAB_PUBLIC_A meta l4proto udp $owner"
