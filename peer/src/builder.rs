@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use p2sp_proto::control::Exposure;
 use p2sp_proto::id::{InvalidName, PeerName};
 use p2sp_proto::node::{Config, NameKeeping, Node};
 use p2sp_proto::session::StaticKey;
@@ -29,6 +30,7 @@ pub struct Builder {
     delivery_timeout: Option<Duration>,
     bind: Option<SocketAddr>,
     receiving: bool,
+    exposure: Exposure,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ impl Builder {
             delivery_timeout: Some(Self::DELIVERY_TIMEOUT),
             bind: None,
             receiving: true,
+            exposure: Exposure::Open,
         }
     }
 
@@ -107,6 +110,13 @@ impl Builder {
     /// what it takes. [`Peer::recv`] then never answers.
     pub fn send_only(mut self) -> Self {
         self.receiving = false;
+        self
+    }
+
+    /// Hide: no peer learns an address of this one, and all its traffic goes through the server,
+    /// the only host that it sends to. It learns no address of others either.
+    pub fn relay_only(mut self) -> Self {
+        self.exposure = Exposure::Hidden;
         self
     }
 
@@ -174,6 +184,7 @@ impl Builder {
                 Place::Folder(_) | Place::OfName => NameKeeping::Keep,
             },
             delivery_timeout: self.delivery_timeout,
+            exposure: self.exposure,
         }
     }
 

@@ -10,7 +10,7 @@
 //! | `registered` | `name`, `address` (as the server sees it), `network`, `server`, `server_key`, `again`, `first_contact`, `greeting?` |
 //! | `observed` | `address`: the server now sees the peer there |
 //! | `silent` | `server`: no answer for a while, still trying |
-//! | `joined` | `name`, `key`, `address` |
+//! | `joined` | `name`, `key`, `address?` (missing where it, or this peer, hides) |
 //! | `left` | `name`, `reason` (`bye`, `expired`, `blocked`, `replaced`) |
 //! | `renamed` | `from`, `to` |
 //! | `message` | `from`, `key`, `to` (`me` or `everybody`), `id` (epoch, channel, sequence), `text` |
@@ -18,7 +18,7 @@
 //! | `spread` | `delivered`, `failed`: counts of a message to everybody, after its last receipt |
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
-//! | `list` | `members` (each `name`, `key`, `address`, `since` in unix seconds) |
+//! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds) |
 //! | `whoami` | `name?`, `key`, `address?`, `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
 //! | `trusted` | `who` |
@@ -82,7 +82,8 @@ pub enum Report {
     Joined {
         name: PeerName,
         key: PeerKey,
-        address: SocketAddr,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
     },
     Left {
         name: PeerName,
@@ -204,8 +205,9 @@ pub struct Listed {
     pub name: PeerName,
     /// Its key.
     pub key: PeerKey,
-    /// Where the server sees it.
-    pub address: SocketAddr,
+    /// Where the server sees it; `None` where it, or this peer, hides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
     /// Unix seconds of its registration.
     pub since: u64,
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use p2sp_proto::control::Exposure;
 use p2sp_proto::hub::{self, Fast, Hub, Routes, Verdict};
 use p2sp_proto::id::PeerName;
 use p2sp_proto::io::{Route, Transmit};
@@ -113,6 +114,8 @@ pub struct PeerSetup {
     pub keepalive: Duration,
     /// How messages are taken.
     pub pickup: Pickup,
+    /// Whether peers may learn where it is.
+    pub exposure: Exposure,
     /// Decides its key and all its chance.
     pub seed: u64,
 }
@@ -486,6 +489,7 @@ fn boot(setup: &PeerSetup, known: &Memory, incarnation: u64, clock: &Clock) -> N
         aes: false,
         name_keeping: node::NameKeeping::Keep,
         delivery_timeout: None,
+        exposure: setup.exposure,
     };
     Node::new(config, seed_from(&mut chance), clock.now(), clock.unix_now())
 }
@@ -597,7 +601,7 @@ impl ServerHost {
 
     /// Present members.
     pub fn members(&self) -> Vec<String> {
-        self.hub.members().iter().map(|(_, member)| member.name.to_string()).collect()
+        self.hub.members().iter().map(|member| member.name.to_string()).collect()
     }
 
     /// What the operator's log says.

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use p2sp_proto::control::code;
 use p2sp_proto::id::PeerName;
@@ -75,6 +76,9 @@ struct Options {
     /// How long one command waits for the server
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10)]
     connect_timeout: u64,
+    /// Hide this peer's address: speak with others through the server alone
+    #[arg(long, global = true, env = "P2SP_RELAY_ONLY", value_parser = FalseyValueParser::new())]
+    relay_only: bool,
     /// Use this local address, with or without a port
     #[arg(long, global = true, value_name = "ADDR", value_parser = parse_bind)]
     bind: Option<SocketAddr>,
@@ -274,6 +278,9 @@ impl Options {
         }
         if let Some(address) = self.bind {
             builder = builder.bind(address);
+        }
+        if self.relay_only {
+            builder = builder.relay_only();
         }
         Ok(builder)
     }

@@ -29,7 +29,7 @@ pub use counters::Counters;
 pub use fast::{Fast, Verdict};
 pub use handshakes::{HandshakeDone, HandshakeJob};
 pub use limits::Limits;
-pub use operator::{OperatorError, Status};
+pub use operator::{OperatorError, Present, Status};
 pub use routes::Routes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::control::{LeaveReason, Member, Page, Problem};
+use crate::control::{Exposure, LeaveReason, Member, Page, Problem};
 use crate::id::{Boot, Channel, Epoch, NetworkId, PeerKey, PeerName, Sequence};
 use crate::io::{Route, Transmit};
 use crate::session::StaticKey;
@@ -36,6 +36,8 @@ pub struct Config {
     pub name_keeping: NameKeeping,
     /// How long a message may wait for its receipt; `None`: as long as the node runs.
     pub delivery_timeout: Option<Duration>,
+    /// Whether peers may learn where this one is. A hidden node speaks with its server alone.
+    pub exposure: Exposure,
 }
 
 /// What becomes of a name at good bye.

@@ -8,7 +8,8 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::api::{Effect, Event, LocalSocket, Output};
-use crate::control::{CandidateKindText, CandidateText};
+use super::purse::Purse;
+use crate::control::{CandidateKindText, CandidateText, Exposure};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
@@ -26,10 +27,14 @@ pub(super) struct Core {
     pub(super) boot: Boot,
     pub(super) suites: Suites,
     pub(super) network: NetworkId,
+    /// Whether peers may learn where we are.
+    pub(super) exposure: Exposure,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
+    /// Checks to addresses that only peers vouch for.
+    pub(super) claimed: Purse,
     clock: UnixClock,
     last_counter: u64,
     owners: BTreeMap<ReceiverId, Owner>,
@@ -45,7 +50,13 @@ pub(super) enum Owner {
 }
 
 impl Core {
-    pub(super) fn new(static_key: StaticKey, aes: bool, seed: [u8; 32], clock: UnixClock) -> Self {
+    pub(super) fn new(
+        static_key: StaticKey,
+        aes: bool,
+        exposure: Exposure,
+        seed: [u8; 32],
+        (now, clock): (Instant, UnixClock),
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let own = static_key.public();
         Self {
@@ -56,9 +67,11 @@ impl Core {
             rng,
             suites: Suites::new(aes),
             network: NetworkId::default(),
+            exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
             observed: BTreeMap::new(),
+            claimed: Purse::of_node(now),
             clock,
             last_counter: 0,
             owners: BTreeMap::new(),
@@ -115,11 +128,15 @@ impl Core {
         self.observed.insert(bound, address) != Some(address)
     }
 
-    /// Our sockets and what each is known as; `spare` is one that a single pair uses.
+    /// Our sockets and what each is known as; `spare` is one that a single pair uses. None when
+    /// we hide.
     pub(super) fn local_candidates(
         &self,
         spare: Option<(SocketAddr, Candidate)>,
     ) -> Vec<(SocketAddr, Candidate)> {
+        if self.exposure == Exposure::Hidden {
+            return Vec::new();
+        }
         let hosts = self.sockets.iter().flat_map(|socket| {
             socket.addresses.iter().map(|ip| {
                 let address = SocketAddr::new(*ip, socket.bound.port());

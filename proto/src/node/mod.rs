@@ -19,6 +19,7 @@ mod from_server;
 mod introduce;
 mod outbox;
 mod peer_link;
+mod purse;
 mod server_link;
 mod spare;
 #[cfg(test)]
@@ -135,7 +136,7 @@ impl Node {
         let clock = UnixClock::new(now, unix_now);
         let server = ServerLink::new(&config);
         let mut node = Self {
-            core: Core::new(config.static_key, config.aes, seed, clock),
+            core: Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock)),
             server,
             registered: None,
             registrations: 0,

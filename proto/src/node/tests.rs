@@ -1,5 +1,8 @@
 //! Nodes and a hub on a small network without NATs: who says what when.
 
+mod hiding;
+mod third_party;
+
 use crate::time::origin as start_of_time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::spare::SPARES_MAX;
 use super::*;
-use crate::control::LeaveReason;
+use crate::control::{Exposure, LeaveReason};
 use crate::hub::{self, Fast, Hub, Limits, Routes, Verdict};
 use crate::id::Boot;
 use crate::io::Transmit;
@@ -68,6 +71,7 @@ fn config(n: u8, name: &str) -> Config {
         aes: true,
         name_keeping: NameKeeping::Keep,
         delivery_timeout: None,
+        exposure: Exposure::Open,
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use p2sp_proto::control::Exposure;
+
 use crate::clock::Clock;
 use crate::firewall::FirewallConfig;
 use crate::link::Link;
@@ -158,6 +160,15 @@ impl Stage {
 
     /// Puts a peer on a new host of a site; it starts to register at once.
     pub fn add_peer(&mut self, name: &str, site: &Site, pickup: Pickup) {
+        self.add(name, site, pickup, Exposure::Open);
+    }
+
+    /// The same with a peer that hides.
+    pub fn add_hidden_peer(&mut self, name: &str, site: &Site) {
+        self.add(name, site, Pickup::AtOnce, Exposure::Hidden);
+    }
+
+    fn add(&mut self, name: &str, site: &Site, pickup: Pickup, exposure: Exposure) {
         let number = self.players.len();
         let addresses = site.addresses(number);
         let texts: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -168,6 +179,7 @@ impl Stage {
             server: parse(&SERVER).into_iter().map(|ip| SocketAddr::new(ip, SERVER_PORT)).collect(),
             keepalive: Duration::from_secs(15),
             pickup,
+            exposure,
             seed: self.seed.wrapping_mul(1000) + number as u64,
         };
         let peer = Machine::Peer(Box::new(PeerHost::start(setup, self.world.clock())));

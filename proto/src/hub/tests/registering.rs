@@ -26,7 +26,7 @@ fn a_peer_registers_and_is_told_where_it_is_seen() {
         assert_eq!(world.log(), ["joined alice"]);
         let members = world.hub.members();
         assert_eq!(members.len(), 1);
-        assert_eq!(members[0].1.key, world.clients[alice].key.public());
+        assert_eq!(members[0].key, world.clients[alice].key.public());
         assert_eq!(world.hub.status(world.now).peers, 1);
     }
 }
@@ -97,7 +97,7 @@ fn a_key_is_in_one_network_at_a_time() {
     register(&mut world, second, "a", "secret-a");
     assert_eq!(world.clients[first].closed(), Some(code::CONFLICT));
     assert_eq!(world.hub.status(world.now).peers, 1);
-    assert_eq!(world.hub.members()[0].0, "red");
+    assert_eq!(world.hub.members()[0].network, "red");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn the_same_key_from_elsewhere_replaces_the_older() {
     assert_eq!(world.clients[old].closed(), Some(code::CONFLICT));
     assert_eq!(world.clients[bob].pushed(), ["joined alice"]);
     assert_eq!(world.log()[2..], ["left alice Replaced", "joined alice"]);
-    assert_eq!(world.hub.members()[0].1.observed, elsewhere);
+    assert_eq!(world.hub.members()[0].address, elsewhere);
     world.run(Duration::from_secs(20));
     assert_eq!(world.hub.status(world.now).sessions, 2, "the old session is forgotten");
     assert_eq!(world.hub.status(world.now).peers, 2);
@@ -211,7 +211,7 @@ fn a_new_handshake_of_the_same_process_changes_nothing() {
     let Ok(Answer::Page(page)) = world.ask(newer, Operation::List { cursor: None }) else {
         panic!("not registered any more");
     };
-    assert_eq!(page.members[0].observed, elsewhere);
+    assert_eq!(page.members[0].observed, Some(elsewhere));
     world.register(bob, "bobby").unwrap();
     assert_eq!(world.clients[newer].pushed(), ["renamed bob bobby"]);
     assert_eq!(world.hub.status(world.now).sessions, 2);

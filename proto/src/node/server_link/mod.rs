@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::api::Deadline;
 use super::core::Core;
-use crate::control::{self, FromServer, code};
+use crate::control::{self, Exposure, FromServer, code};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{Boot, PathId, PeerKey, Token};
 use crate::io::Route;
@@ -59,6 +59,7 @@ pub(super) struct ServerLink {
     pub(super) refused_key: Option<PeerKey>,
     token: Option<(String, String)>,
     keepalive: Duration,
+    exposure: Exposure,
     attempt: Option<Attempt>,
     up: Option<Up>,
     next_request: u32,
@@ -188,6 +189,7 @@ impl ServerLink {
             refused_key: None,
             token: config.token.clone(),
             keepalive: config.keepalive.clamp(Duration::from_secs(1), Duration::from_secs(3600)),
+            exposure: config.exposure,
             attempt: None,
             up: None,
             next_request: 1,
@@ -458,8 +460,12 @@ impl ServerLink {
         }
     }
 
-    /// A route to the server in the address family that the session does not use.
+    /// A route to the server in the address family that the session does not use; for peers, and
+    /// so of no use to who hides.
     pub(super) fn other_family(&self, core: &Core) -> Option<Route> {
+        if self.exposure == Exposure::Hidden {
+            return None;
+        }
         let up = self.up.as_ref()?;
         let mut others = up.addresses.iter().filter(|a| a.is_ipv4() != up.route.remote.is_ipv4());
         others.find_map(|address| core.route_to(*address))

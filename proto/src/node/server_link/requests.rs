@@ -53,6 +53,7 @@ impl ServerLink {
             token,
             keepalive: self.keepalive.as_secs() as u16,
             candidates: wanted.candidates.clone(),
+            exposure: self.exposure,
         })
     }
 
