@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use p2sp_proto::control::Exposure;
 use p2sp_proto::id::{InvalidName, PeerName};
 use p2sp_proto::node::{Config, NameKeeping, Node};
 use p2sp_proto::session::StaticKey;
@@ -15,6 +16,7 @@ use crate::Rendezvous;
 use crate::driver::{Driver, Publish, Status, Store};
 use crate::handle::{EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX};
 use crate::net::Net;
+use crate::portmap::PortMapper;
 use crate::socket::Service;
 use crate::state::{self, Folder, FolderError, Memory};
 
@@ -29,6 +31,8 @@ pub struct Builder {
     delivery_timeout: Option<Duration>,
     bind: Option<SocketAddr>,
     receiving: bool,
+    exposure: Exposure,
+    port_mapping: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ impl Builder {
             delivery_timeout: Some(Self::DELIVERY_TIMEOUT),
             bind: None,
             receiving: true,
+            exposure: Exposure::Open,
+            port_mapping: true,
         }
     }
 
@@ -103,10 +109,23 @@ impl Builder {
         self
     }
 
+    /// Ask no router to forward ports to this peer. Without the feature `portmap` none is asked.
+    pub fn no_port_mapping(mut self) -> Self {
+        self.port_mapping = false;
+        self
+    }
+
     /// Leave messages for this peer unreceipted: for a peer that only sends, and would swallow
     /// what it takes. [`Peer::recv`] then never answers.
     pub fn send_only(mut self) -> Self {
         self.receiving = false;
+        self
+    }
+
+    /// Hide: no peer learns an address of this one, and all its traffic goes through the server,
+    /// the only host that it sends to. It learns no address of others either.
+    pub fn relay_only(mut self) -> Self {
+        self.exposure = Exposure::Hidden;
         self
     }
 
@@ -174,6 +193,7 @@ impl Builder {
                 Place::Folder(_) | Place::OfName => NameKeeping::Keep,
             },
             delivery_timeout: self.delivery_timeout,
+            exposure: self.exposure,
         }
     }
 
@@ -197,11 +217,26 @@ impl Builder {
             ),
             None => None,
         };
+        let mapper = self.port_mapper(&net);
         let incoming_out = self.receiving.then_some(incoming_out);
         let publish = Publish { incoming: incoming_out, events, taps, status: status_out };
-        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish);
+        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish, mapper);
         let task = tokio::spawn(driver.run());
         Ok(Peer::new(link, incoming, task, service))
+    }
+
+    #[cfg(feature = "portmap")]
+    fn port_mapper(&self, net: &Net) -> PortMapper {
+        if self.port_mapping && self.exposure == Exposure::Open {
+            PortMapper::start(&net.bound())
+        } else {
+            PortMapper::idle()
+        }
+    }
+
+    #[cfg(not(feature = "portmap"))]
+    fn port_mapper(&self, _: &Net) -> PortMapper {
+        PortMapper::idle()
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod chaos;
 mod first_message;
+mod hiding;
 mod matrix;
 mod nat;
 mod oracle;
 mod probe;
+mod profile;
 mod talk;

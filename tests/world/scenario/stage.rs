@@ -5,6 +5,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use p2sp_proto::control::Exposure;
+use p2sp_proto::traversal::nat::Profile;
+
 use crate::clock::Clock;
 use crate::firewall::FirewallConfig;
 use crate::link::Link;
@@ -17,6 +20,8 @@ use crate::world::{Stuck, World};
 
 /// The server's addresses.
 const SERVER: [&str; 2] = ["203.0.113.1", "2001:db8:ffff::1"];
+/// Its further address, where it has one.
+const SECOND_IP: &str = "203.0.113.2";
 /// One way over a peer's access line, unless a scenario says otherwise.
 pub(super) const ACCESS: Duration = Duration::from_millis(20);
 /// How finely a stage looks at what the peers were told.
@@ -87,15 +92,26 @@ struct Player {
 impl Stage {
     /// A world with a server in it.
     pub fn new(seed: u64) -> Self {
-        Self::with_handshake_time(seed, Duration::ZERO)
+        Self::with_server(seed, Duration::ZERO, None)
+    }
+
+    /// The same with a server that has a second IP.
+    pub fn with_second_ip(seed: u64) -> Self {
+        Self::with_server(seed, Duration::ZERO, Some(SECOND_IP))
     }
 
     /// The same with a server whose handshakes take this long on another thread.
     pub fn with_handshake_time(seed: u64, handshake_time: Duration) -> Self {
+        Self::with_server(seed, handshake_time, None)
+    }
+
+    fn with_server(seed: u64, handshake_time: Duration, second_ip: Option<&str>) -> Self {
         let mut world = World::new(seed);
-        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, world.clock());
+        let second = second_ip.and_then(|text| text.parse().ok());
+        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, second, world.clock());
         let machine = Machine::Server(Box::new(server));
-        let server = world.add_host("server", ZoneId::INTERNET, &SERVER, Link::lan(), machine);
+        let addresses: Vec<&str> = SERVER.into_iter().chain(second_ip).collect();
+        let server = world.add_host("server", ZoneId::INTERNET, &addresses, Link::lan(), machine);
         let (players, model) = (BTreeMap::new(), Model::new());
         Self {
             world,
@@ -158,6 +174,15 @@ impl Stage {
 
     /// Puts a peer on a new host of a site; it starts to register at once.
     pub fn add_peer(&mut self, name: &str, site: &Site, pickup: Pickup) {
+        self.add(name, site, pickup, Exposure::Open);
+    }
+
+    /// The same with a peer that hides.
+    pub fn add_hidden_peer(&mut self, name: &str, site: &Site) {
+        self.add(name, site, Pickup::AtOnce, Exposure::Hidden);
+    }
+
+    fn add(&mut self, name: &str, site: &Site, pickup: Pickup, exposure: Exposure) {
         let number = self.players.len();
         let addresses = site.addresses(number);
         let texts: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -168,6 +193,7 @@ impl Stage {
             server: parse(&SERVER).into_iter().map(|ip| SocketAddr::new(ip, SERVER_PORT)).collect(),
             keepalive: Duration::from_secs(15),
             pickup,
+            exposure,
             seed: self.seed.wrapping_mul(1000) + number as u64,
         };
         let peer = Machine::Peer(Box::new(PeerHost::start(setup, self.world.clock())));
@@ -365,6 +391,14 @@ impl Stage {
         match self.world.actor(self.host(name)) {
             Machine::Peer(peer) => peer.seen(),
             Machine::Server(_) => &[],
+        }
+    }
+
+    /// What a peer found out about its NAT.
+    pub fn nat(&self, name: &str) -> Profile {
+        match self.world.actor(self.host(name)) {
+            Machine::Peer(peer) => peer.nat(),
+            Machine::Server(_) => Profile::default(),
         }
     }
 
