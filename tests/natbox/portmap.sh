@@ -19,7 +19,6 @@ MAP_HOST_A_SIX=2a09:9:a::2
 MAP_PATIENCE=20
 # Seconds for which routers map at most, so that a renewal is seen.
 MAP_LEASE=4
-MAP_MISSING="miniupnpd:miniupnpd-nftables"
 
 # map_up KIND_A KIND_B: three hosts, two routers, a server; nothing runs yet.
 map_up() {

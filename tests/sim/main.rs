@@ -4,6 +4,7 @@ mod chaos;
 mod first_message;
 mod matrix;
 mod nat;
+mod network;
 mod oracle;
 mod probe;
 mod talk;

@@ -170,6 +170,8 @@ pub struct NatBox {
     config: NatConfig,
     external: IpAddr,
     entries: BTreeMap<Key, Entry>,
+    /// Outer ports forwarded for good, and to whom.
+    forwards: BTreeMap<u16, SocketAddr>,
     /// How many mappings use an outer port, and the inner endpoint they serve.
     holders: BTreeMap<u16, (SocketAddr, usize)>,
     /// Outer port and remote endpoint of unsolicited packets, and when they are forgotten.
@@ -208,6 +210,7 @@ impl NatBox {
             config,
             external,
             entries: BTreeMap::new(),
+            forwards: BTreeMap::new(),
             holders: BTreeMap::new(),
             stale: BTreeMap::new(),
             // Where the counter of a sequential box happens to stand.
@@ -264,6 +267,11 @@ impl NatBox {
     /// A word for the trace when no mapping accepts it.
     pub fn inbound(&mut self, packet: &mut Packet, now: Instant) -> Result<(), &'static str> {
         self.sweep(now);
+        if let Some(internal) = self.forwards.get(&packet.dst.port()).copied() {
+            self.answer_from(packet.dst.port(), internal, packet.src, now);
+            packet.dst = internal;
+            return Ok(());
+        }
         let Some(key) = self.accepting(packet.dst.port(), packet.src, now) else {
             return Err(self.refuse(packet, now));
         };
@@ -285,7 +293,30 @@ impl NatBox {
         self.entries.clear();
         self.holders.clear();
         self.stale.clear();
+        for (port, internal) in self.forwards.clone() {
+            self.hold(port, internal);
+        }
         self.next_port = rng.random_range(PORT_MIN..=u16::MAX);
+    }
+
+    /// Forwards an outer port to an inner endpoint for good, as a port mapping does.
+    pub fn forward(&mut self, port: u16, internal: SocketAddr) {
+        self.hold(port, internal);
+        self.forwards.insert(port, internal);
+    }
+
+    /// Who came in through a forwarded port is answered from it.
+    fn answer_from(&mut self, port: u16, internal: SocketAddr, remote: SocketAddr, now: Instant) {
+        let key = Key { internal, scope: Scope::Exact(remote) };
+        if self.entries.get(&key).is_some_and(|entry| entry.external == port) {
+            return;
+        }
+        self.hold(port, internal);
+        let entry = Entry { external: port, used: now, permits: BTreeMap::from([(remote, now)]) };
+        if let Some(moved) = self.entries.insert(key, entry) {
+            self.release(moved.external);
+        }
+        self.expect_end(now);
     }
 
     /// Makes inner endpoint `internal`'s own port unavailable, as if another host held it.
