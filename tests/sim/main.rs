@@ -5,6 +5,7 @@ mod first_message;
 mod hiding;
 mod matrix;
 mod nat;
+mod network;
 mod oracle;
 mod probe;
 mod profile;
