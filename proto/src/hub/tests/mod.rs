@@ -383,6 +383,7 @@ impl Client {
             | Family::Reset
             | Family::Stale
             | Family::Versions
+            | Family::Beacon
             | Family::Other => self.others.push(datagram),
         }
     }
