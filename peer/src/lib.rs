@@ -42,6 +42,7 @@ mod address;
 mod builder;
 mod driver;
 mod handle;
+mod lan;
 mod net;
 pub mod report;
 pub mod socket;

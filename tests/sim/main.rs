@@ -2,6 +2,7 @@
 
 mod chaos;
 mod first_message;
+mod lan;
 mod matrix;
 mod nat;
 mod oracle;

@@ -369,6 +369,9 @@ impl<A: Actor> World<A> {
             return self.drop_packet(&flight, "routing loop");
         }
         flight.zones_left -= 1;
+        if flight.packet.dst.ip().is_multicast() {
+            return self.flood(&flight, zone);
+        }
         match self.topology.owner(zone, flight.packet.dst.ip()) {
             Some(Owner::Host(host)) => {
                 flight.next = Hop::Host(host);
@@ -385,6 +388,21 @@ impl<A: Actor> World<A> {
                 Some(gate) => self.leave_gate(flight, gate),
                 None => self.drop_packet(&flight, "no route"),
             },
+        }
+    }
+
+    /// To every other host of the zone; the internet carries no such thing.
+    fn flood(&mut self, flight: &Flight, zone: ZoneId) {
+        if zone == ZoneId::INTERNET {
+            return self.drop_packet(flight, "multicast in the internet");
+        }
+        let all = (0..self.hosts.len()).map(HostId);
+        for host in all.filter(|host| *host != flight.origin).collect::<Vec<_>>() {
+            if self.hosts[host.0].zone == zone {
+                let (now, len) = (self.clock.now(), flight.packet.ip_len());
+                let arrivals = self.hosts[host.0].link.carry(Way::Down, len, now, &mut self.rng);
+                self.schedule(Flight { next: Hop::Host(host), ..flight.clone() }, arrivals);
+            }
         }
     }
 

@@ -78,6 +78,9 @@ struct Options {
     /// Use this local address, with or without a port
     #[arg(long, global = true, value_name = "ADDR", value_parser = parse_bind)]
     bind: Option<SocketAddr>,
+    /// Do not look for members of the network on the LAN
+    #[arg(long, global = true)]
+    no_lan: bool,
     /// What to log to stderr: error, warn, info, debug, trace, or a filter
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     log: String,
@@ -274,6 +277,9 @@ impl Options {
         }
         if let Some(address) = self.bind {
             builder = builder.bind(address);
+        }
+        if self.no_lan {
+            builder = builder.no_lan();
         }
         Ok(builder)
     }

@@ -66,6 +66,8 @@ pub struct Stage {
     pub world: World<Machine>,
     seed: u64,
     server: HostId,
+    /// What the next peers register with.
+    token: Option<(String, String)>,
     numbers: usize,
     boxes: BTreeMap<u32, (ZoneId, GateId)>,
     firewalled: BTreeSet<ZoneId>,
@@ -92,8 +94,25 @@ impl Stage {
 
     /// The same with a server whose handshakes take this long on another thread.
     pub fn with_handshake_time(seed: u64, handshake_time: Duration) -> Self {
+        Self::build(seed, handshake_time, &[])
+    }
+
+    /// A world whose server has these networks, each for those with its token. Peers are of the
+    /// first one until [`Self::choose_network`] says otherwise.
+    pub fn with_networks(seed: u64, names: &[&str]) -> Self {
+        Self::build(seed, Duration::ZERO, names)
+    }
+
+    /// Peers that are added from now on are of this network.
+    pub fn choose_network(&mut self, name: &str) {
+        self.token = Some(token_of(name));
+    }
+
+    pub(super) fn build(seed: u64, handshake_time: Duration, networks: &[&str]) -> Self {
         let mut world = World::new(seed);
-        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, world.clock());
+        let tokens: Vec<_> = networks.iter().map(|name| token_of(name)).collect();
+        let token = tokens.first().cloned();
+        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, tokens, world.clock());
         let machine = Machine::Server(Box::new(server));
         let server = world.add_host("server", ZoneId::INTERNET, &SERVER, Link::lan(), machine);
         let (players, model) = (BTreeMap::new(), Model::new());
@@ -101,6 +120,7 @@ impl Stage {
             world,
             seed,
             server,
+            token,
             numbers: 0,
             boxes: BTreeMap::new(),
             firewalled: BTreeSet::new(),
@@ -168,6 +188,7 @@ impl Stage {
             server: parse(&SERVER).into_iter().map(|ip| SocketAddr::new(ip, SERVER_PORT)).collect(),
             keepalive: Duration::from_secs(15),
             pickup,
+            token: self.token.clone(),
             seed: self.seed.wrapping_mul(1000) + number as u64,
         };
         let peer = Machine::Peer(Box::new(PeerHost::start(setup, self.world.clock())));
@@ -507,6 +528,11 @@ fn listing(seen: &Seen, asked: u64) -> Option<Vec<String>> {
         | Seen::Refused { .. }
         | Seen::Other(_) => None,
     }
+}
+
+/// Id and secret of the token that selects a network.
+fn token_of(network: &str) -> (String, String) {
+    (network.to_owned(), format!("secret of {network}"))
 }
 
 fn parse(texts: &[&str]) -> Vec<IpAddr> {
