@@ -6,6 +6,7 @@ mod chat;
 mod disk;
 mod folder;
 mod json;
+mod lan;
 mod lines;
 mod outage;
 mod programs;
