@@ -34,6 +34,15 @@ pub fn seal_beacon(
 ) -> Vec<u8> {
     let mut nonce = [0; NONCE_LEN];
     rng.fill_bytes(&mut nonce);
+    seal_with(nonce, secret, content, unix)
+}
+
+fn seal_with(
+    nonce: [u8; NONCE_LEN],
+    secret: &LanSecret,
+    content: &[u8],
+    unix: Duration,
+) -> Vec<u8> {
     let mut sealed = content.to_vec();
     sealed.resize(BEACON_CONTENT_LEN, 0);
     let tag = key_of(secret, period(unix))
@@ -168,6 +177,28 @@ mod tests {
         assert_eq!((of_a.own_tag, of_a.their_tag), (of_b.their_tag, of_b.own_tag));
         assert_ne!(of_a.own_tag, of_a.their_tag);
         assert_ne!(of_a.connect, meeting((&a, &[5; 16]), (&b, &[4; 16])).connect);
+    }
+
+    #[test]
+    fn the_vectors_of_the_specification_hold() {
+        let spec = include_str!("../../SPEC.md");
+        let section = spec.split_once("### 15.5 Test vectors").expect("section 15.5").1;
+        let secret = lan_secret(&[0x77; 32], &crate::session::network_id("open"));
+        let content = [0x0C; BEACON_CONTENT_LEN];
+        let datagram = seal_with([0; NONCE_LEN], &secret, &content, NOW);
+        let (small, large) = (PeerKey::from_bytes([1; 32]), PeerKey::from_bytes([2; 32]));
+        let met = meeting((&small, &[0x0A; 16]), (&large, &[0x0B; 16]));
+        let hash = kdf::sha256(&[&datagram]);
+        for (name, value) in [
+            ("lan secret", &secret.0[..]),
+            ("beacon hash", &hash),
+            ("connect id", &met.connect.0),
+            ("tag 0", &met.own_tag.0),
+            ("tag 1", &met.their_tag.0),
+        ] {
+            let line = format!("{name} = {}", data_encoding::HEXLOWER.encode(value));
+            assert!(section.contains(&line), "{line}");
+        }
     }
 
     proptest! {
