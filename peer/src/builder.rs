@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use p2sp_proto::control::Exposure;
 use p2sp_proto::id::{InvalidName, PeerName};
 use p2sp_proto::node::{Config, Discovery, NameKeeping, Node};
 use p2sp_proto::session::StaticKey;
@@ -16,6 +17,7 @@ use crate::driver::{Driver, Publish, Status, Store};
 use crate::handle::{EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX};
 use crate::lan::Lan;
 use crate::net::Net;
+use crate::portmap::PortMapper;
 use crate::socket::Service;
 use crate::state::{self, Folder, FolderError, Memory};
 
@@ -31,6 +33,8 @@ pub struct Builder {
     bind: Option<SocketAddr>,
     receiving: bool,
     discovery: Discovery,
+    exposure: Exposure,
+    port_mapping: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +57,8 @@ impl Builder {
             bind: None,
             receiving: true,
             discovery: Discovery::On,
+            exposure: Exposure::Open,
+            port_mapping: true,
         }
     }
 
@@ -113,10 +119,23 @@ impl Builder {
         self
     }
 
+    /// Ask no router to forward ports to this peer. Without the feature `portmap` none is asked.
+    pub fn no_port_mapping(mut self) -> Self {
+        self.port_mapping = false;
+        self
+    }
+
     /// Leave messages for this peer unreceipted: for a peer that only sends, and would swallow
     /// what it takes. [`Peer::recv`] then never answers.
     pub fn send_only(mut self) -> Self {
         self.receiving = false;
+        self
+    }
+
+    /// Hide: no peer learns an address of this one, and all its traffic goes through the server,
+    /// the only host that it sends to. It learns no address of others either.
+    pub fn relay_only(mut self) -> Self {
+        self.exposure = Exposure::Hidden;
         self
     }
 
@@ -186,6 +205,7 @@ impl Builder {
                 Place::Folder(_) | Place::OfName => NameKeeping::Keep,
             },
             delivery_timeout: self.delivery_timeout,
+            exposure: self.exposure,
         }
     }
 
@@ -209,12 +229,28 @@ impl Builder {
             ),
             None => None,
         };
+        let mapper = self.port_mapper(&net);
         let incoming_out = self.receiving.then_some(incoming_out);
         let publish = Publish { incoming: incoming_out, events, taps, status: status_out };
         let lan = Lan::new(self.bind);
-        let driver = Driver::new(node, (net, lan), store, self.rendezvous, orders_in, publish);
+        let driver =
+            Driver::new(node, (net, lan), store, self.rendezvous, orders_in, publish, mapper);
         let task = tokio::spawn(driver.run());
         Ok(Peer::new(link, incoming, task, service))
+    }
+
+    #[cfg(feature = "portmap")]
+    fn port_mapper(&self, net: &Net) -> PortMapper {
+        if self.port_mapping && self.exposure == Exposure::Open {
+            PortMapper::start(&net.bound())
+        } else {
+            PortMapper::idle()
+        }
+    }
+
+    #[cfg(not(feature = "portmap"))]
+    fn port_mapper(&self, _: &Net) -> PortMapper {
+        PortMapper::idle()
     }
 }
 

@@ -44,9 +44,11 @@ mod driver;
 mod handle;
 mod lan;
 mod net;
+mod portmap;
 pub mod report;
 pub mod socket;
 pub mod state;
+mod watcher;
 
 pub use address::{InvalidRendezvous, Rendezvous};
 pub use builder::{Builder, StartError};
@@ -57,7 +59,8 @@ pub use handle::{
 pub use p2sp_proto::control::{LeaveReason, Member, Problem};
 pub use p2sp_proto::id::{InvalidName, PeerKey, PeerName};
 pub use p2sp_proto::node::{
-    Audience, Event, Finality, Handle, Incoming, PathView, Recipient, Registration, Whoami, Why,
+    Audience, Event, Finality, Handle, Incoming, Mapped, PathView, Recipient, Registration, Whoami,
+    Why,
 };
 
 #[cfg(feature = "cli")]

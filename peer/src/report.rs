@@ -10,7 +10,7 @@
 //! | `registered` | `name`, `address` (as the server sees it), `network`, `server`, `server_key`, `again`, `first_contact`, `greeting?` |
 //! | `observed` | `address`: the server now sees the peer there |
 //! | `silent` | `server`: no answer for a while, still trying |
-//! | `joined` | `name`, `key`, `address` |
+//! | `joined` | `name`, `key`, `address?` (missing where it, or this peer, hides) |
 //! | `left` | `name`, `reason` (`bye`, `expired`, `blocked`, `replaced`) |
 //! | `renamed` | `from`, `to` |
 //! | `message` | `from`, `key`, `to` (`me` or `everybody`), `id` (epoch, channel, sequence), `text` |
@@ -19,8 +19,8 @@
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
 //! | `near` | `name`, `key`, `address`: the server is silent, and this member is on the LAN |
-//! | `list` | `members` (each `name`, `key`, `address`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
-//! | `whoami` | `name?`, `key`, `address?`, `network?`, `server`, `server_key?`, `registered` |
+//! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
+//! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
@@ -85,7 +85,8 @@ pub enum Report {
     Joined {
         name: PeerName,
         key: PeerKey,
-        address: SocketAddr,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
     },
     Left {
         name: PeerName,
@@ -136,6 +137,9 @@ pub enum Report {
         key: PeerKey,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<SocketAddr>,
+        /// What routers forward to it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        mapped: Vec<SocketAddr>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         network: Option<String>,
         server: String,
@@ -225,8 +229,9 @@ pub struct Listed {
     pub name: PeerName,
     /// Its key.
     pub key: PeerKey,
-    /// Where the server sees it.
-    pub address: SocketAddr,
+    /// Where the server sees it; `None` where it, or this peer, hides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
     /// Unix seconds of its registration.
     pub since: u64,
 }
@@ -464,6 +469,7 @@ impl Report {
             Event::Path { name, path } => Self::Path { name, path: path.into() },
             Event::Notice { text, everybody } => Self::Notice { text, everybody },
             Event::Readable
+            | Event::Nat(_)
             | Event::Delivered { .. }
             | Event::Spread { .. }
             | Event::Failed { .. }
@@ -599,8 +605,9 @@ fn list(listing: Listing) -> Report {
 }
 
 fn whoami_report(whoami: Whoami) -> Report {
-    let Whoami { name, key, observed, network, server, server_key, registered } = whoami;
-    Report::Whoami { name, key, address: observed, network, server, server_key, registered }
+    let Whoami { name, key, observed, mapped, network, server, server_key, registered } = whoami;
+    let mapped = mapped.into_iter().map(|mapped| mapped.external).collect();
+    Report::Whoami { name, key, address: observed, mapped, network, server, server_key, registered }
 }
 
 fn why_report(why: Why) -> Report {

@@ -4,7 +4,7 @@
 //! Three types: a [`Request`] with an id, a [`Reply`] to it, and an [`Event`] that the server
 //! pushes. What the server sends is a [`FromServer`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +113,38 @@ pub struct Register {
     /// Current host candidates, handed to whoever connects.
     #[serde(default)]
     pub candidates: Vec<CandidateText>,
+    /// Whether others may learn where the peer is.
+    #[serde(default, rename = "hidden", skip_serializing_if = "Exposure::is_open")]
+    pub exposure: Exposure,
+}
+
+/// Whether others may learn the addresses of a peer. On the wire: `hidden`, true or absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum Exposure {
+    /// They may: a direct path needs that.
+    #[default]
+    Open,
+    /// They may not, and the peer learns none of theirs: all its traffic is relayed.
+    Hidden,
+}
+
+impl Exposure {
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+}
+
+impl From<bool> for Exposure {
+    fn from(hidden: bool) -> Self {
+        if hidden { Self::Hidden } else { Self::Open }
+    }
+}
+
+impl From<Exposure> for bool {
+    fn from(exposure: Exposure) -> Self {
+        exposure == Exposure::Hidden
+    }
 }
 
 /// Proof that the peer knows the secret of an access token, without saying it.
@@ -211,6 +243,19 @@ pub struct Registered {
     /// Seals the beacons of this network on a LAN; absent in an open one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lan_secret: Option<LanSecret>,
+    /// Where else the server answers Binding requests; absent where it has one port only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stun: Option<StunPorts>,
+}
+
+/// Other places of a server, by which a peer finds out about its NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StunPorts {
+    /// The second port, on every address of the server.
+    pub alt_port: u16,
+    /// A second IP with the same two ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alt_ip: Option<IpAddr>,
 }
 
 /// One page of the list.
@@ -234,10 +279,19 @@ pub struct Member {
     pub key: PeerKey,
     /// Its process: early data names it.
     pub boot: Boot,
-    /// Where the server sees it.
-    pub observed: SocketAddr,
+    /// Where the server sees it; absent where the peer, or who is told of it, hides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<SocketAddr>,
     /// Unix seconds of its registration.
     pub since: u64,
+}
+
+impl Member {
+    /// The same without what tells where the peer is.
+    #[must_use]
+    pub fn without_address(self) -> Self {
+        Self { observed: None, ..self }
+    }
 }
 
 /// What the server pushes.
@@ -273,6 +327,25 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The same without what tells where peers are.
+    #[must_use]
+    pub fn without_addresses(self) -> Self {
+        match self {
+            Self::Joined(member) => Self::Joined(member.without_address()),
+            Self::Renamed { from, member } => {
+                Self::Renamed { from, member: member.without_address() }
+            }
+            Self::Connect(connect) => Self::Connect(Connect {
+                member: connect.member.without_address(),
+                candidates: Vec::new(),
+                ..connect
+            }),
+            Self::Left { .. } | Self::Notice { .. } => self,
+        }
+    }
+}
+
 /// Why a peer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -301,5 +374,6 @@ pub struct Connect {
     /// USERNAME of checks sent to the other side.
     pub their_tag: CheckTag,
     /// First candidates of the other side; its validated observed address is `member.observed`.
+    /// Neither is there when one of the two hides.
     pub candidates: Vec<CandidateText>,
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use p2sp_proto::control::Exposure;
 use p2sp_proto::hub::{self, Event, Hub, OperatorError};
 use p2sp_proto::time::span;
 
@@ -73,18 +74,23 @@ pub(crate) fn log(event: &Event) {
 fn user_list(hub: &Hub) -> String {
     let members = hub.members();
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let width = members.iter().map(|(_, member)| member.name.as_str().chars().count()).max();
+    let width = members.iter().map(|member| member.name.as_str().chars().count()).max();
     let width = width.unwrap_or(0);
     let mut text = String::new();
-    for (network, member) in &members {
+    for member in &members {
         let since = Duration::from_secs(unix_now.saturating_sub(member.since));
+        let hidden = match member.exposure {
+            Exposure::Open => "",
+            Exposure::Hidden => "  hidden from peers",
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:width$}  {}  key {}  network {network}  for {}",
+            "{:width$}  {}  key {}  network {}  for {}{hidden}",
             member.name.as_str(),
-            member.observed,
+            member.address,
             member.key.fingerprint(),
+            member.network,
             span(since),
         );
     }

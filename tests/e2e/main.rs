@@ -5,6 +5,7 @@
 mod chat;
 mod disk;
 mod folder;
+mod hiding;
 mod json;
 mod lan;
 mod lines;

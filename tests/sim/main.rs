@@ -2,9 +2,11 @@
 
 mod chaos;
 mod first_message;
+mod hiding;
 mod lan;
 mod matrix;
 mod nat;
 mod oracle;
 mod probe;
+mod profile;
 mod talk;

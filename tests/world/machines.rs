@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use p2sp_proto::control::Exposure;
 use p2sp_proto::hub::{self, Fast, Hub, Routes, Verdict};
 use p2sp_proto::id::PeerName;
 use p2sp_proto::io::{Route, Transmit};
 use p2sp_proto::node::{self, Audience, Command, Handle, Known, LocalSocket, Node, PathView};
 use p2sp_proto::session::StaticKey;
 use p2sp_proto::time::earliest;
+use p2sp_proto::traversal::nat::Profile;
+use p2sp_proto::wire::stun::{Places, SecondIp};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
@@ -26,6 +29,8 @@ use crate::packet::Packet;
 
 /// Where every server of the world listens.
 pub const SERVER_PORT: u16 = 3478;
+/// Its second port.
+const ALT_PORT: u16 = 3479;
 
 /// Where peers speak to everybody on their LAN: SPEC section 15.1, IPv4.
 pub const LAN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 80, 50)), 23_478);
@@ -118,6 +123,8 @@ pub struct PeerSetup {
     pub pickup: Pickup,
     /// Its access token, id and secret.
     pub token: Option<(String, String)>,
+    /// Whether peers may learn where it is.
+    pub exposure: Exposure,
     /// Decides its key and all its chance.
     pub seed: u64,
 }
@@ -311,6 +318,11 @@ impl PeerHost {
     /// Whether it was told this.
     pub fn has_seen(&self, test: impl Fn(&Seen) -> bool) -> bool {
         self.seen.iter().any(|(_, seen)| test(seen))
+    }
+
+    /// What the node found out about its NAT.
+    pub fn nat(&self) -> Profile {
+        self.node.nat()
     }
 
     /// Why the node uses the path it uses, for people.
@@ -512,6 +524,7 @@ fn boot(setup: &PeerSetup, known: &Memory, incarnation: u64, clock: &Clock) -> N
         aes: false,
         name_keeping: node::NameKeeping::Keep,
         delivery_timeout: None,
+        exposure: setup.exposure,
     };
     Node::new(config, seed_from(&mut chance), clock.now(), clock.unix_now())
 }
@@ -551,6 +564,7 @@ fn translate(event: node::Event) -> Seen {
             Seen::Refused { code: problem.code, fatal: finality == node::Finality::Final }
         }
         node::Event::Observed(_)
+        | node::Event::Nat(_)
         | node::Event::ServerSilent
         | node::Event::ServerClosed { .. }
         | node::Event::ServerKeyChanged { .. }
@@ -572,15 +586,23 @@ fn is_direct(path: &PathView) -> bool {
     }
 }
 
+/// What a server is like.
+#[derive(Clone, Debug, Default)]
+pub struct ServerSetup {
+    /// How long another thread takes for a handshake; zero: done at once.
+    pub handshake_time: Duration,
+    /// An address with the same two ports.
+    pub second_ip: Option<IpAddr>,
+    /// Ids and secrets of tokens, each of a network of that name; none: one open network.
+    pub tokens: Vec<(String, String)>,
+}
+
 /// A rendezvous server.
 pub struct ServerHost {
     process: Process,
     seed: u64,
-    /// Ids and secrets.
-    tokens: Vec<(String, String)>,
     incarnation: u64,
-    /// How long another thread takes for a handshake; zero: done at once.
-    handshake_time: Duration,
+    setup: ServerSetup,
     hub: Hub,
     routes: Arc<Routes>,
     outbox: VecDeque<Packet>,
@@ -591,20 +613,14 @@ pub struct ServerHost {
 }
 
 impl ServerHost {
-    /// Starts a server with one open network, or with one for each token, named by its id.
-    pub fn start(
-        seed: u64,
-        handshake_time: Duration,
-        tokens: Vec<(String, String)>,
-        clock: &Clock,
-    ) -> Self {
-        let hub = boot_hub(seed, 0, &tokens, clock);
+    /// Starts a server.
+    pub fn start(seed: u64, setup: ServerSetup, clock: &Clock) -> Self {
+        let hub = boot_hub(seed, 0, &setup, clock);
         Self {
             process: Process::Running,
             seed,
-            tokens,
             incarnation: 0,
-            handshake_time,
+            setup,
             routes: hub.routes(),
             hub,
             outbox: VecDeque::new(),
@@ -624,7 +640,7 @@ impl ServerHost {
     pub fn restart(&mut self, clock: &Clock) {
         self.process = Process::Running;
         self.incarnation += 1;
-        self.hub = boot_hub(self.seed, self.incarnation, &self.tokens, clock);
+        self.hub = boot_hub(self.seed, self.incarnation, &self.setup, clock);
         self.routes = self.hub.routes();
         self.outbox.clear();
         self.jobs.clear();
@@ -632,7 +648,7 @@ impl ServerHost {
 
     /// Present members.
     pub fn members(&self) -> Vec<String> {
-        self.hub.members().iter().map(|(_, member)| member.name.to_string()).collect()
+        self.hub.members().iter().map(|member| member.name.to_string()).collect()
     }
 
     /// What the operator's log says.
@@ -658,10 +674,10 @@ impl ServerHost {
 
     fn compute(&mut self, job: hub::HandshakeJob, now: Instant) {
         let done = job.run();
-        if self.handshake_time.is_zero() {
+        if self.setup.handshake_time.is_zero() {
             self.hub.handle_input(hub::Input::HandshakeDone(done), now);
         } else {
-            self.jobs.push_back((now + self.handshake_time, done));
+            self.jobs.push_back((now + self.setup.handshake_time, done));
         }
     }
 
@@ -678,13 +694,15 @@ impl Actor for ServerHost {
         mut data: Vec<u8>,
         now: Instant,
     ) {
-        if self.process == Process::Halted || local.port() != SERVER_PORT {
+        let is_ours = [SERVER_PORT, ALT_PORT].contains(&local.port());
+        if self.process == Process::Halted || !is_ours {
             return;
         }
         let route = Route::udp(local, from);
         match Fast::handle(&self.routes, &mut data, route, now) {
             Verdict::Drop => {}
             Verdict::Reply(payload) => self.transmit(Transmit::new(route, payload)),
+            Verdict::Elsewhere(transmit) => self.transmit(transmit),
             Verdict::Forward(route) => self.transmit(Transmit::new(route, data)),
             Verdict::Live | Verdict::Rest => {
                 self.tell_hub(hub::Input::Datagram { route, data: &mut data }, now);
@@ -717,7 +735,7 @@ impl Actor for ServerHost {
     }
 }
 
-fn boot_hub(seed: u64, incarnation: u64, tokens: &[(String, String)], clock: &Clock) -> Hub {
+fn boot_hub(seed: u64, incarnation: u64, setup: &ServerSetup, clock: &Clock) -> Hub {
     let token = |(id, secret): &(String, String)| hub::AccessToken {
         id: id.clone(),
         secret: secret.clone(),
@@ -727,12 +745,23 @@ fn boot_hub(seed: u64, incarnation: u64, tokens: &[(String, String)], clock: &Cl
     let config = hub::Config {
         static_key: StaticKey::generate(&mut rng),
         reset_key: seed_from(&mut rng),
-        tokens: tokens.iter().map(token).collect(),
+        tokens: setup.tokens.iter().map(token).collect(),
         expire_intervals: 3,
         broadcast_max: 256,
         aes: false,
+        places: places(setup.second_ip),
         limits: hub::Limits::with_tokens(),
     };
     let mut chance = ChaCha12Rng::seed_from_u64(seed ^ (incarnation + 1) << 48);
     Hub::new(config, seed_from(&mut chance), clock.now(), clock.unix_now())
+}
+
+/// Sockets on all addresses and both ports.
+fn places(second_ip: Option<IpAddr>) -> Places {
+    let at = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    Places {
+        ports: vec![(at(SERVER_PORT), at(ALT_PORT))],
+        second_ip: second_ip.map(|ip| SecondIp { local: ip, public: ip }),
+        external_ip: None,
+    }
 }

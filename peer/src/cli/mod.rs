@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use p2sp_proto::control::code;
 use p2sp_proto::id::PeerName;
@@ -75,12 +76,18 @@ struct Options {
     /// How long one command waits for the server
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10)]
     connect_timeout: u64,
+    /// Hide this peer's address: speak with others through the server alone
+    #[arg(long, global = true, env = "P2SP_RELAY_ONLY", value_parser = FalseyValueParser::new())]
+    relay_only: bool,
     /// Use this local address, with or without a port
     #[arg(long, global = true, value_name = "ADDR", value_parser = parse_bind)]
     bind: Option<SocketAddr>,
     /// Do not look for members of the network on the LAN
     #[arg(long, global = true)]
     no_lan: bool,
+    /// Ask no router to forward ports to this peer
+    #[arg(long, global = true)]
+    no_port_mapping: bool,
     /// What to log to stderr: error, warn, info, debug, trace, or a filter
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     log: String,
@@ -280,6 +287,12 @@ impl Options {
         }
         if self.no_lan {
             builder = builder.no_lan();
+        }
+        if self.relay_only {
+            builder = builder.relay_only();
+        }
+        if self.no_port_mapping {
+            builder = builder.no_port_mapping();
         }
         Ok(builder)
     }

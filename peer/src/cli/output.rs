@@ -1,5 +1,6 @@
 //! Reports as lines: for people, or as JSON.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p2sp_proto::control::LeaveReason;
@@ -41,8 +42,12 @@ fn text(report: &Report) -> String {
         Report::Registered { .. } => greeting(report),
         Report::Observed { address } => format!("* the server now sees you at {address}"),
         Report::Silent { server } => format!("* no answer from {}, still trying", clean(server)),
-        Report::Joined { name, address, .. } => format!("* {name} is here ({address})"),
-        Report::Near { name, address, .. } => format!("* {name} is on this network ({address})"),
+        Report::Joined { name, address, .. } => {
+            format!("* {name} is here ({})", address_text(*address))
+        }
+        Report::Near { name, address, .. } => {
+            format!("* {name} is on this network ({})", address_text(*address))
+        }
         Report::Left { name, reason } => format!("* {name} {}", left(*reason)),
         Report::Renamed { from, to } => format!("* {from} is now {to}"),
         Report::Message { from, to: To::Everybody, text, .. } => format!("{from}: {}", clean(text)),
@@ -111,14 +116,17 @@ fn greeting(report: &Report) -> String {
 }
 
 fn whoami(report: &Report) -> String {
-    let Report::Whoami { name, key, address, network, server, server_key, registered } = report
+    let Report::Whoami { name, key, address, mapped, network, server, server_key, registered } =
+        report
     else {
         return String::new();
     };
+    let forwarded = mapped.iter().map(|address| format!(", forwarded at {address}"));
+    let forwarded: String = forwarded.collect();
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let state = if *registered { "registered" } else { "not registered" };
     format!(
-        "* name {}, {state} at {}\n* key {key}\n* seen at {}, network {}\n* server key {}",
+        "* name {}, {state} at {}\n* key {key}\n* seen at {}{forwarded}, network {}\n* server key {}",
         or_none(name.as_ref().map(ToString::to_string)),
         clean(server),
         or_none(address.map(|a| a.to_string())),
@@ -135,9 +143,14 @@ fn list(members: &[Listed], scope: ListScope) -> String {
     };
     for Listed { name, key, address, since } in members {
         let here = span(unix_now.saturating_sub(Duration::from_secs(*since)));
-        text.push_str(&format!("\n    {name}  {address}  {}  for {here}", key.fingerprint()));
+        let (address, key) = (address_text(*address), key.fingerprint());
+        text.push_str(&format!("\n    {name}  {address}  {key}  for {here}"));
     }
     text
+}
+
+fn address_text(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "hidden".to_owned(), |address| address.to_string())
 }
 
 fn left(reason: LeaveReason) -> &'static str {

@@ -8,7 +8,9 @@ use super::relay::NoChannel;
 use super::requests::{Spend, encode, problem, sane};
 use super::sessions::Stage;
 use super::{Hub, NOT_A_REQUEST};
-use crate::control::{CandidateText, Connect, Event, FromServer, Outcome, Problem, Reply, code};
+use crate::control::{
+    CandidateText, Connect, Event, Exposure, FromServer, Outcome, Problem, Reply, code,
+};
 use crate::id::{CheckTag, ConnectId, PeerKey, RelayChannel, Token};
 use crate::wire::RelayHeader;
 
@@ -44,24 +46,28 @@ impl Hub {
         let tags = [self.tag(), self.tag()];
         let fresh = sane(candidates, asking.observed);
         let candidates = if fresh.is_empty() { asking.candidates.clone() } else { fresh };
-        let to_asked = Connect {
+        let mut to_asked = Event::Connect(Connect {
             member: asking.to_wire(key),
             connect,
             channel: channels.1,
             own_tag: tags[1],
             their_tag: tags[0],
             candidates,
-        };
-        let to_asking = Connect {
+        });
+        let mut to_asking = Event::Connect(Connect {
             member: asked.to_wire(target),
             connect,
             channel: channels.0,
             own_tag: tags[0],
             their_tag: tags[1],
             candidates: asked.candidates.clone(),
-        };
-        self.push(asked.token, encode(&FromServer::Event(Event::Connect(to_asked))), now);
-        self.push(token, encode(&FromServer::Event(Event::Connect(to_asking))), now);
+        });
+        // Addresses are of use to both or to nobody.
+        if [asking.exposure, asked.exposure].contains(&Exposure::Hidden) {
+            (to_asked, to_asking) = (to_asked.without_addresses(), to_asking.without_addresses());
+        }
+        self.push(asked.token, encode(&FromServer::Event(to_asked)), now);
+        self.push(token, encode(&FromServer::Event(to_asking)), now);
         Ok(Introduced { token: asked.token, channel: channels.1 })
     }
 

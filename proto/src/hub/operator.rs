@@ -1,6 +1,7 @@
 //! What the operator asks for and says.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::counters::Counters;
 use super::requests::encode;
 use super::{Hub, NOTICE_LEN_MAX};
-use crate::control::{self, FromServer, LeaveReason, code};
+use crate::control::{self, Exposure, FromServer, LeaveReason, code};
 use crate::id::{PeerKey, PeerName, Token};
 
 /// Peers that a broadcast reaches in one step, and the time between two: 10 000 a second, so
@@ -33,6 +34,23 @@ pub struct Status {
     pub sessions: u32,
     /// What happened since start.
     pub counters: Counters,
+}
+
+/// A present peer, as its operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// The network's name.
+    pub network: String,
+    /// Its name.
+    pub name: PeerName,
+    /// Its key.
+    pub key: PeerKey,
+    /// Where it is seen; of those that hide as well.
+    pub address: SocketAddr,
+    /// Whether other peers may see that.
+    pub exposure: Exposure,
+    /// Unix seconds of its registration.
+    pub since: u64,
 }
 
 /// Why the operator's wish was not fulfilled.
@@ -88,12 +106,18 @@ impl Hub {
         }
     }
 
-    /// All members in order of network and name, each with the name of its network.
-    pub fn members(&self) -> Vec<(String, control::Member)> {
+    /// All members in order of network and name.
+    pub fn members(&self) -> Vec<Present> {
         let of = |network: &super::registry::Network| {
-            let name = network.name.clone();
-            let members = network.after(None).map(|(key, member)| member.to_wire(key));
-            members.map(|member| (name.clone(), member)).collect::<Vec<_>>()
+            let present = |(key, member): (PeerKey, &super::registry::Member)| Present {
+                network: network.name.clone(),
+                name: member.name.clone(),
+                key,
+                address: member.observed,
+                exposure: member.exposure,
+                since: member.since,
+            };
+            network.after(None).map(present).collect::<Vec<_>>()
         };
         self.networks.iter().flat_map(of).collect()
     }

@@ -200,7 +200,7 @@ mod tests {
             name: PeerName::new(name).unwrap(),
             key: key(n),
             boot: Boot(boot),
-            observed: ([10, 0, 0, 1], 1).into(),
+            observed: Some(([10, 0, 0, 1], 1).into()),
             since: 0,
         }
     }

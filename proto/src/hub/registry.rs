@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::presence::Presence;
-use crate::control::{self, CandidateText, Page, Problem, code};
+use crate::control::{self, CandidateText, Exposure, Page, Problem, code};
 use crate::id::{Boot, NetworkId, PeerKey, PeerName, Token};
 use crate::session::network_id;
 
@@ -23,19 +23,34 @@ pub(super) struct Member {
     pub(super) token: Token,
     pub(super) boot: Boot,
     pub(super) observed: SocketAddr,
+    pub(super) exposure: Exposure,
     pub(super) since: u64,
     pub(super) candidates: Vec<CandidateText>,
 }
 
 impl Member {
+    /// As others may see it.
     pub(super) fn to_wire(&self, key: PeerKey) -> control::Member {
         control::Member {
             name: self.name.clone(),
             key,
             boot: self.boot,
-            observed: self.observed,
+            observed: self.shown(),
             since: self.since,
         }
+    }
+
+    /// As `viewer` may see it: who hides sees nobody's address either.
+    pub(super) fn seen_by(&self, viewer: Exposure, key: PeerKey) -> control::Member {
+        match viewer {
+            Exposure::Open => self.to_wire(key),
+            Exposure::Hidden => self.to_wire(key).without_address(),
+        }
+    }
+
+    /// Where it is found by its address; nowhere when it hides.
+    fn shown(&self) -> Option<SocketAddr> {
+        (self.exposure == Exposure::Open).then_some(self.observed)
     }
 }
 
@@ -46,6 +61,7 @@ pub(super) struct Network {
     pub(super) presence: Presence,
     present: BTreeMap<PeerName, PeerKey>,
     members: BTreeMap<PeerKey, Member>,
+    /// Of members that do not hide.
     addresses: BTreeMap<SocketAddr, PeerKey>,
     /// Names of those away, still bound to their keys, and since when.
     absent: BTreeMap<PeerName, (PeerKey, Instant)>,
@@ -86,6 +102,11 @@ impl Network {
         self.members.get_mut(key)
     }
 
+    /// What a member may see of others, and they of it.
+    pub(super) fn exposure(&self, key: &PeerKey) -> Exposure {
+        self.member(key).map_or(Exposure::Hidden, |member| member.exposure)
+    }
+
     pub(super) fn by_name(&self, name: &PeerName) -> Option<PeerKey> {
         self.present.get(name).copied()
     }
@@ -110,9 +131,9 @@ impl Network {
             .filter_map(|(_, key)| Some((*key, self.members.get(key)?)))
     }
 
-    /// One page of the list.
-    pub(super) fn page(&self, cursor: Option<&PeerName>) -> Page {
-        let mut rest = self.after(cursor).map(|(key, member)| member.to_wire(key));
+    /// One page of the list, for `viewer`.
+    pub(super) fn page(&self, cursor: Option<&PeerName>, viewer: Exposure) -> Page {
+        let mut rest = self.after(cursor).map(|(key, member)| member.seen_by(viewer, key));
         let members: Vec<_> = rest.by_ref().take(PAGE_MEMBERS).collect();
         let next = rest.next().and(members.last()).map(|last| last.name.to_string());
         Page { members, next, total: self.len() }
@@ -152,7 +173,7 @@ impl Network {
             member.since = old.since;
         }
         self.present.insert(member.name.clone(), key);
-        self.addresses.insert(member.observed, key);
+        self.addresses.extend(member.shown().map(|at| (at, key)));
         self.members.insert(key, member);
         before
     }
@@ -187,10 +208,11 @@ impl Network {
     pub(super) fn moved(&mut self, key: &PeerKey, to: SocketAddr) {
         let Some(member) = self.members.get_mut(key) else { return };
         let from = std::mem::replace(&mut member.observed, to);
+        let shown = member.shown();
         if self.addresses.get(&from) == Some(key) {
             self.addresses.remove(&from);
         }
-        self.addresses.insert(to, *key);
+        self.addresses.extend(shown.map(|at| (at, *key)));
     }
 
     pub(super) fn block(&mut self, name: PeerName, key: PeerKey) {
@@ -241,6 +263,7 @@ mod tests {
             token: Token(u64::from(n)),
             boot: Boot(1),
             observed: SocketAddr::from(([10, 0, 0, n], 9)),
+            exposure: Exposure::Open,
             since: 5,
             candidates: Vec::new(),
         }
@@ -296,10 +319,10 @@ mod tests {
         for n in 0..=250u8 {
             network.insert(key(n), member(&format!("n{n:03}"), n));
         }
-        let first = network.page(None);
+        let first = network.page(None, Exposure::Open);
         assert_eq!((first.members.len(), first.total), (PAGE_MEMBERS, 251));
         let cursor = first.next.unwrap();
-        let second = network.page(Some(&name(&cursor)));
+        let second = network.page(Some(&name(&cursor)), Exposure::Open);
         assert_eq!(second.members.len(), 51);
         assert_eq!(second.members[0].name, name("n200"));
         assert_eq!(second.next, None);
@@ -316,7 +339,7 @@ mod tests {
             member.observed = "[1111:2222:3333:4444:5555:6666:7777:8888]:65535".parse().unwrap();
             network.insert(key(n), member);
         }
-        let json = serde_json::to_vec(&network.page(None)).unwrap();
+        let json = serde_json::to_vec(&network.page(None, Exposure::Open)).unwrap();
         assert!(json.len() + 100 < control::CONTROL_LEN_MAX, "{}", json.len());
     }
 

@@ -12,10 +12,11 @@ use super::registry::Member;
 use super::sessions::Stage;
 use super::{Event, Hub, NOTICE_LEN_MAX, Output};
 use crate::control::{
-    self, Answer, CandidateKindText, CandidateText, FromServer, LeaveReason, Operation, Outcome,
-    Problem, Register, Registered, Reply, Request, code,
+    self, Answer, CandidateKindText, CandidateText, Exposure, FromServer, LeaveReason, Operation,
+    Outcome, Problem, Register, Registered, Reply, Request, StunPorts, code,
 };
 use crate::id::{PeerKey, PeerName, Token};
+use crate::io::Route;
 use crate::session::lan_secret;
 use crate::wire::frame::CANDIDATES_MAX;
 
@@ -189,7 +190,8 @@ impl Hub {
         let gone = || problem(code::NOT_REGISTERED, "the session has ended; connect again");
         let server = self.key();
         let peer = self.sessions.peer(token).ok_or_else(gone)?;
-        let (key, boot, observed) = (peer.key, peer.boot, peer.route.remote);
+        let (key, boot, route) = (peer.key, peer.boot, peer.route);
+        let observed = route.remote;
         let proof = &register.token;
         let network = super::tokens::admit(&self.config, server, proof.as_ref(), peer)?;
         let network = self.network_named(&network)?;
@@ -209,11 +211,15 @@ impl Hub {
             token,
             boot,
             observed,
+            exposure: register.exposure,
             since: self.clock.seconds(now),
-            candidates: sane(register.candidates, observed),
+            candidates: match register.exposure {
+                Exposure::Open => sane(register.candidates, observed),
+                Exposure::Hidden => Vec::new(),
+            },
         };
         self.settle_member(network, key, member, now);
-        Ok(Answer::Registered(self.greeting(network, name, observed, patience)))
+        Ok(Answer::Registered(self.greeting(network, name, route, patience)))
     }
 
     fn network_named(&self, name: &str) -> Result<usize, Problem> {
@@ -221,13 +227,7 @@ impl Hub {
         found.ok_or_else(|| problem(code::UNAUTHORIZED, "there is no such network here"))
     }
 
-    fn greeting(
-        &self,
-        network: usize,
-        name: PeerName,
-        observed: SocketAddr,
-        patience: u64,
-    ) -> Registered {
+    fn greeting(&self, network: usize, name: PeerName, route: Route, patience: u64) -> Registered {
         let network = &self.networks[network];
         let limits = &self.config.limits;
         let greeting = self.config.tokens.is_empty().then(|| {
@@ -242,19 +242,27 @@ impl Hub {
         let lan_secret = closed.then(|| lan_secret(&self.config.reset_key, &network.id));
         Registered {
             name,
-            observed,
+            observed: route.remote,
             network: network.name.clone(),
             network_id: network.id,
             expires: u32::try_from(patience).unwrap_or(u32::MAX),
             broadcast_max: self.config.broadcast_max,
             greeting,
             lan_secret,
+            stun: self.stun_ports(route.local),
         }
+    }
+
+    /// What a peer that registers at `local` is told of our other places.
+    fn stun_ports(&self, local: SocketAddr) -> Option<StunPorts> {
+        let places = &self.config.places;
+        let alt_ip = places.second_ip.map(|second| second.public);
+        Some(StunPorts { alt_port: places.other_port(local)?, alt_ip })
     }
 
     /// Writes the member down and tells everybody whom it concerns.
     fn settle_member(&mut self, network: usize, key: PeerKey, member: Member, now: Instant) {
-        let token = member.token;
+        let (token, address) = (member.token, member.observed);
         let wire = member.to_wire(key);
         // A broadcast on its way may have passed the place of the new name.
         self.catch_up(token, now);
@@ -268,7 +276,7 @@ impl Hub {
             }
         }
         match before {
-            None => self.announce(network, wire, Arrival::New),
+            None => self.announce(network, wire, address, Arrival::New),
             Some(old) if old.boot != wire.boot => {
                 self.networks[network].presence.unwatch(&key);
                 self.farewell_replaced(network, key, &old, now);
@@ -279,7 +287,7 @@ impl Hub {
                     self.networks[network].presence.left(&left, LeaveReason::Replaced);
                     Arrival::New
                 };
-                self.announce(network, wire, arrival);
+                self.announce(network, wire, address, arrival);
             }
             Some(old) => {
                 if old.token != token {
@@ -293,8 +301,14 @@ impl Hub {
         self.arm_presence(network, now);
     }
 
-    fn announce(&mut self, network: usize, member: control::Member, arrival: Arrival) {
-        let (name, key, address) = (member.name.clone(), member.key, member.observed);
+    fn announce(
+        &mut self,
+        network: usize,
+        member: control::Member,
+        address: SocketAddr,
+        arrival: Arrival,
+    ) {
+        let (name, key) = (member.name.clone(), member.key);
         let network = &mut self.networks[network];
         network.presence.joined(member, arrival);
         let network = network.name.clone();
@@ -388,13 +402,14 @@ impl Hub {
     }
 
     fn lookup(&mut self, token: Token, who: &str) -> Result<Answer, Problem> {
-        let (network, _) = self.registered(token)?;
+        let (network, asking) = self.registered(token)?;
         let network = &self.networks[network];
+        let viewer = network.exposure(&asking);
         let key = match who.parse::<SocketAddr>() {
             Ok(address) => network.by_address(address),
             Err(_) => PeerName::new(who).ok().and_then(|name| network.by_name(&name)),
         };
-        let member = key.and_then(|key| Some(network.member(&key)?.to_wire(key)));
+        let member = key.and_then(|key| Some(network.member(&key)?.seen_by(viewer, key)));
         member.map(Answer::Member).ok_or_else(|| {
             let who: String = who.chars().take(PeerName::LEN_MAX).collect();
             let text = format!("nobody here is {who:?}; list the members to see who is");
@@ -403,11 +418,12 @@ impl Hub {
     }
 
     fn list(&mut self, token: Token, cursor: Option<&str>) -> Result<Answer, Problem> {
-        let (network, _) = self.registered(token)?;
+        let (network, asking) = self.registered(token)?;
+        let network = &self.networks[network];
         let cursor = cursor.map(PeerName::new).transpose().map_err(|_| {
             problem(code::BAD_REQUEST, "the cursor is not one of ours; begin without one")
         })?;
-        Ok(Answer::Page(self.networks[network].page(cursor.as_ref())))
+        Ok(Answer::Page(network.page(cursor.as_ref(), network.exposure(&asking))))
     }
 
     fn watch(&mut self, token: Token, names: Option<Vec<PeerName>>) -> Result<Answer, Problem> {
@@ -473,7 +489,8 @@ impl Hub {
         self.arm_presence(network, now);
     }
 
-    /// One event for several members, encoded once.
+    /// One event for several members, encoded once for those who see addresses and once for
+    /// those who do not.
     pub(super) fn spread(
         &mut self,
         network: usize,
@@ -481,12 +498,18 @@ impl Hub {
         to: &[PeerKey],
         now: Instant,
     ) {
-        let message = encode(&FromServer::Event(event.clone()));
+        let open = encode(&FromServer::Event(event.clone()));
+        let hidden = encode(&FromServer::Event(event.clone().without_addresses()));
         for key in to {
-            let token = self.networks[network].member(key).map(|member| member.token);
-            if let Some(token) = token {
-                self.push(token, message.clone(), now);
-            }
+            let member = self.networks[network].member(key);
+            let Some((token, viewer)) = member.map(|member| (member.token, member.exposure)) else {
+                continue;
+            };
+            let message = match viewer {
+                Exposure::Open => &open,
+                Exposure::Hidden => &hidden,
+            };
+            self.push(token, message.clone(), now);
         }
     }
 }

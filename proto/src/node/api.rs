@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::control::{LeaveReason, Member, Page, Problem};
+use crate::control::{Exposure, LeaveReason, Member, Page, Problem};
 use crate::id::{Boot, Channel, Epoch, LanSecret, NetworkId, PeerKey, PeerName, Sequence};
 use crate::io::{Route, Transmit};
 use crate::session::StaticKey;
+use crate::traversal::nat::Profile;
 
 /// Who a node is, whom it registers with and what it remembers.
 pub struct Config {
@@ -41,6 +42,8 @@ pub struct Config {
     pub name_keeping: NameKeeping,
     /// How long a message may wait for its receipt; `None`: as long as the node runs.
     pub delivery_timeout: Option<Duration>,
+    /// Whether peers may learn where this one is. A hidden node speaks with its server alone.
+    pub exposure: Exposure,
 }
 
 /// Whether a peer shows itself to, and looks for, other members of its network on its LAN. In an
@@ -83,6 +86,19 @@ pub struct LocalSocket {
     pub addresses: Vec<IpAddr>,
 }
 
+/// A port that a router forwards to a socket, because it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The socket's bound address.
+    pub bound: SocketAddr,
+    /// Where the router takes datagrams for it.
+    pub external: SocketAddr,
+}
+
+/// Mapped addresses offered at most: one for each address family, twice where two routers stand
+/// in a row. It leaves room for others among the eight candidates of a peer.
+pub const MAPPED_MAX: usize = 4;
+
 /// What happens to a node.
 pub enum Input<'a> {
     /// A datagram arrived; it is opened in place.
@@ -102,6 +118,12 @@ pub enum Input<'a> {
     },
     /// The sockets: at start, and after every change of interfaces.
     Sockets(Vec<LocalSocket>),
+    /// The network changed although [`Input::Sockets`] says the same as before: another way
+    /// out, another network with the same addresses, or a machine that slept.
+    NetworkChanged,
+    /// Ports that routers forward to our sockets; replaces what was said before. At most
+    /// [`MAPPED_MAX`] count, those of sockets that are not in [`Input::Sockets`] do not.
+    Mapped(Vec<Mapped>),
     /// Answer to [`Effect::Resolve`]: all addresses of the server; empty when there are none.
     Resolved(Vec<SocketAddr>),
     /// Answer to [`Effect::OpenSockets`].
@@ -284,6 +306,8 @@ pub enum Event {
         /// Whether registration goes on by itself.
         finality: Finality,
     },
+    /// What is known of the NAT changed.
+    Nat(Profile),
     /// Nothing was heard from the server for a while; the node tries on.
     ServerSilent,
     /// The server ended the session; the node tries on unless a final refusal came before.
@@ -487,6 +511,8 @@ pub struct Whoami {
     pub key: PeerKey,
     /// Where the server sees it.
     pub observed: Option<SocketAddr>,
+    /// What routers forward to it.
+    pub mapped: Vec<Mapped>,
     /// The network the token selected.
     pub network: Option<String>,
     /// The server as the person wrote it.

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use super::api::{Effect, Event, LocalSocket, Output};
-use crate::control::{CandidateKindText, CandidateText};
+use super::api::{Effect, Event, LocalSocket, MAPPED_MAX, Mapped, Output};
+use super::purse::Purse;
+use crate::control::{CandidateKindText, CandidateText, Exposure};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
 use crate::time::UnixClock;
+use crate::traversal::nat::Profile;
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
 
 /// Peers whose early data is remembered; beyond them it costs a round trip.
@@ -26,10 +28,18 @@ pub(super) struct Core {
     pub(super) boot: Boot,
     pub(super) suites: Suites,
     pub(super) network: NetworkId,
+    /// Whether peers may learn where we are.
+    pub(super) exposure: Exposure,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
+    /// What is known of our NAT.
+    pub(super) nat: Profile,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
+    /// Checks to addresses that only peers vouch for.
+    pub(super) claimed: Purse,
+    /// Ports that routers forward to our sockets; at most [`MAPPED_MAX`].
+    mapped: Vec<Mapped>,
     clock: UnixClock,
     last_counter: u64,
     owners: BTreeMap<ReceiverId, Owner>,
@@ -45,7 +55,13 @@ pub(super) enum Owner {
 }
 
 impl Core {
-    pub(super) fn new(static_key: StaticKey, aes: bool, seed: [u8; 32], clock: UnixClock) -> Self {
+    pub(super) fn new(
+        static_key: StaticKey,
+        aes: bool,
+        exposure: Exposure,
+        seed: [u8; 32],
+        (now, clock): (Instant, UnixClock),
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let own = static_key.public();
         Self {
@@ -56,9 +72,13 @@ impl Core {
             rng,
             suites: Suites::new(aes),
             network: NetworkId::default(),
+            exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
+            nat: Profile::default(),
             observed: BTreeMap::new(),
+            claimed: Purse::of_node(now),
+            mapped: Vec::new(),
             clock,
             last_counter: 0,
             owners: BTreeMap::new(),
@@ -120,11 +140,29 @@ impl Core {
         self.observed.insert(bound, address) != Some(address)
     }
 
-    /// Our sockets and what each is known as; `spare` is one that a single pair uses.
+    /// What routers forward to us. True when that is news.
+    pub(super) fn set_mapped(&mut self, mut mapped: Vec<Mapped>) -> bool {
+        mapped.truncate(MAPPED_MAX);
+        let news = self.mapped != mapped;
+        self.mapped = mapped;
+        news
+    }
+
+    /// What routers forward to the sockets that are there.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = Mapped> {
+        let is_there = |bound| self.sockets.iter().any(|socket| socket.bound == bound);
+        self.mapped.iter().copied().filter(move |mapped| is_there(mapped.bound))
+    }
+
+    /// Our sockets and what each is known as; `spare` is one that a single pair uses. None when
+    /// we hide.
     pub(super) fn local_candidates(
         &self,
         spare: Option<(SocketAddr, Candidate)>,
     ) -> Vec<(SocketAddr, Candidate)> {
+        if self.exposure == Exposure::Hidden {
+            return Vec::new();
+        }
         let hosts = self.sockets.iter().flat_map(|socket| {
             socket.addresses.iter().map(|ip| {
                 let address = SocketAddr::new(*ip, socket.bound.port());
@@ -134,20 +172,31 @@ impl Core {
         let observed = self.observed.iter().map(|(bound, address)| {
             (*bound, Candidate { kind: CandidateKind::Observed, address: *address })
         });
+        let mapped = self.mapped().map(|Mapped { bound, external }| {
+            (bound, Candidate { kind: CandidateKind::Mapped, address: external })
+        });
         // The observed address first: it is the one that most pairs need.
-        observed.chain(spare).chain(hosts).take(CANDIDATES_MAX).collect()
+        observed.chain(spare).chain(mapped).chain(hosts).take(CANDIDATES_MAX).collect()
     }
 
-    /// Host candidates as a registration writes them.
-    pub(super) fn host_candidates(&self) -> Vec<CandidateText> {
-        let hosts = self.local_candidates(None).into_iter();
-        hosts
-            .filter(|(_, candidate)| candidate.kind == CandidateKind::Host)
-            .map(|(_, candidate)| CandidateText {
-                kind: CandidateKindText::Host,
-                address: candidate.address,
-            })
-            .collect()
+    /// The candidates that the server does not see by itself, as a registration writes them.
+    pub(super) fn told_candidates(&self) -> Vec<CandidateText> {
+        let all = self.local_candidates(None).into_iter();
+        let text = |kind, candidate: Candidate| CandidateText { kind, address: candidate.address };
+        all.filter_map(|(_, candidate)| match candidate.kind {
+            CandidateKind::Host => Some(text(CandidateKindText::Host, candidate)),
+            CandidateKind::Mapped => Some(text(CandidateKindText::Mapped, candidate)),
+            CandidateKind::Observed | CandidateKind::PeerReflexive | CandidateKind::Predicted => {
+                None
+            }
+        })
+        .collect()
+    }
+
+    /// Whether the socket of a route serves any address of the host.
+    pub(super) fn serves(&self, route: Route) -> bool {
+        let mut sockets = self.sockets.iter();
+        sockets.any(|socket| socket.bound == route.local && !socket.addresses.is_empty())
     }
 
     /// The route to `remote` from the socket of its address family.

@@ -103,7 +103,7 @@ impl Directory {
     }
 
     pub(super) fn observed_at(&self, address: SocketAddr) -> Option<&Member> {
-        self.members.values().find(|member| member.observed == address)
+        self.members.values().find(|member| member.observed == Some(address))
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {

@@ -98,7 +98,10 @@ impl Node {
                 self.handle_found(&recipient, &member, now);
             }
             (
-                asked @ (Asked::Lookup(_) | Asked::Watch | Asked::List(Purpose::Mirror)),
+                asked @ (Asked::Lookup(_)
+                | Asked::Watch
+                | Asked::List(Purpose::Mirror)
+                | Asked::Refresh),
                 Outcome::Error(Problem { code: code::TOO_MANY, .. }),
             ) => {
                 // Asked too fast.
@@ -130,6 +133,7 @@ impl Node {
                 | Asked::List(_)
                 | Asked::Watch
                 | Asked::Connect(_)
+                | Asked::Refresh
                 | Asked::Other,
                 Outcome::Ok(_) | Outcome::Error(_),
             ) => {}
@@ -148,6 +152,7 @@ impl Node {
             name: answer.name.clone(),
             network: answer.network.clone(),
             broadcast_max: answer.broadcast_max,
+            stun: answer.stun,
         });
         self.observed(answer.observed, now);
         self.core.event(Event::Registered(Registration {
@@ -161,6 +166,8 @@ impl Node {
         }));
         self.first_contact = FirstContact::No;
         self.registrations += 1;
+        // They may have changed while this was under way.
+        self.server.tell_candidates(now);
         if renamed {
             return;
         }
@@ -196,6 +203,7 @@ impl Node {
                 }
                 Asked::Watch => self.server.ask(Operation::Watch { names: None }, asked, now),
                 Asked::List(_) => self.server.ask(Operation::List { cursor: None }, asked, now),
+                Asked::Refresh => self.server.refresh(now),
                 Asked::Register(_) | Asked::Connect(_) | Asked::Other => {}
             }
         }

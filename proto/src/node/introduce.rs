@@ -10,7 +10,9 @@ use super::outbox::Stage;
 use super::peer_link::PeerLink;
 use super::server_link::Asked;
 use super::{LINK_IDLE, LINKS_MAX, Node, refused_send, spare};
-use crate::control::{self, CandidateKindText, CandidateText, Member, Operation, Problem, code};
+use crate::control::{
+    self, CandidateKindText, CandidateText, Exposure, Member, Operation, Problem, code,
+};
 use crate::id::{ConnectId, PeerKey, PeerName};
 use crate::transport::{ControlFrame, SendError};
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
@@ -39,7 +41,7 @@ impl Node {
         if self.resolve_here(&recipient, now) || self.registered.is_none() {
             return;
         }
-        if self.directory.coverage == Coverage::Whole {
+        if self.knows_of_all(&recipient) {
             let problem = not_found(&recipient);
             return self.fail_entry(id, problem, now);
         }
@@ -65,6 +67,15 @@ impl Node {
             self.handle_found_near(recipient, member, now);
         }
         near.is_some()
+    }
+
+    /// Whether whom the directory does not name is not there. Who hides is told no addresses.
+    fn knows_of_all(&self, recipient: &Recipient) -> bool {
+        let told = match recipient {
+            Recipient::Name(_) => true,
+            Recipient::Address(_) => self.core.exposure == Exposure::Open,
+        };
+        told && self.directory.coverage == Coverage::Whole
     }
 
     fn is_own(&self, recipient: &Recipient) -> bool {
@@ -270,8 +281,7 @@ impl Node {
             let Some(Known { name, key, boot }) = self.directory.known(&name).cloned() else {
                 continue;
             };
-            let observed = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-            let member = Member { name, key, boot, observed, since: 0 };
+            let member = Member { name, key, boot, observed: None, since: 0 };
             self.assign(id, &member, now);
         }
         let waiting = self.links.values_mut().filter(|link| !link.has_session());
@@ -318,8 +328,8 @@ impl Node {
             kind: CandidateKindText::Mapped,
             address: candidate.address,
         });
-        let hosts = self.core.host_candidates();
-        let candidates = spare.into_iter().chain(hosts).take(CANDIDATES_MAX).collect();
+        let told = self.core.told_candidates();
+        let candidates = spare.into_iter().chain(told).take(CANDIDATES_MAX).collect();
         let operation = Operation::Connect { key, connect, candidates };
         self.server.ask(operation, Asked::Connect(key), now);
     }

@@ -12,6 +12,7 @@ use rand::RngCore as _;
 
 use super::api::{Discovery, Effect};
 use super::core::Core;
+use super::purse::Purse;
 use crate::control::Member;
 use crate::id::{Boot, LanSecret, PeerKey, PeerName};
 use crate::io::Transmit;
@@ -21,10 +22,6 @@ use crate::wire::stun;
 
 /// Neighbours remembered; a LAN segment with more speaks through its server.
 const NEIGHBOURS_MAX: usize = 256;
-/// Beacons opened, and strangers' checks verified, in a second: more than a full LAN sends.
-const OPENED_PER_SECOND: u32 = 256;
-/// Beacons answered in a second; who got no answer hears the next beacon.
-const ANSWERED_PER_SECOND: u32 = 32;
 /// Addresses of a neighbour: where its beacons came from, and those in them.
 const ADDRESSES_MAX: usize = BEACON_ADDRESSES_MAX + 2;
 /// Delays before the first beacons: two of three may get lost.
@@ -51,8 +48,8 @@ pub(super) struct Lan {
     /// Beacons sent since the start or the last change of the network.
     sent: usize,
     next: Option<Instant>,
-    opened: Budget,
-    answered: Budget,
+    opened: Purse,
+    answered: Purse,
 }
 
 /// A peer whose beacon was heard.
@@ -96,8 +93,8 @@ impl Lan {
             neighbours: BTreeMap::new(),
             sent: 0,
             next: None,
-            opened: Budget::new(OPENED_PER_SECOND, now),
-            answered: Budget::new(ANSWERED_PER_SECOND, now),
+            opened: Purse::of_beacons(now),
+            answered: Purse::of_answers(now),
         }
     }
 
@@ -169,7 +166,7 @@ impl Lan {
         }
         let heard = self.remember(&beacon, from, core, now)?;
         let asked = beacon.kind == BeaconKind::Hello || heard == Heard::New(beacon.key);
-        if asked && self.answered.spend(now) {
+        if asked && self.answered.take(now) {
             self.answer(&beacon, from, core, now);
         }
         Some(heard)
@@ -188,7 +185,7 @@ impl Lan {
 
     /// Whose check this may be: its USERNAME proves nothing.
     pub(super) fn sender_of(&mut self, check: &[u8], now: Instant) -> Option<PeerKey> {
-        if self.neighbours.is_empty() || !self.opened.spend(now) {
+        if self.neighbours.is_empty() || !self.opened.take(now) {
             return None;
         }
         let ours = |of: &Neighbour| stun::is_binding_for(check, of.meeting.own_tag);
@@ -203,7 +200,7 @@ impl Lan {
     /// sender: a recorded one.
     fn open(&mut self, datagram: &[u8], core: &Core, now: Instant) -> Option<Beacon> {
         let secret = self.secret.as_ref().filter(|_| self.name.is_some())?;
-        if !self.opened.spend(now) {
+        if !self.opened.take(now) {
             return None;
         }
         let unix = core.unix(now);
@@ -297,8 +294,7 @@ impl Lan {
 
 impl Neighbour {
     pub(super) fn to_member(&self, key: PeerKey) -> Member {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let observed = self.addresses.first().copied().unwrap_or(nowhere);
+        let observed = self.addresses.first().copied();
         let Self { name, boot, since, .. } = self;
         Member { name: name.clone(), key, boot: *boot, observed, since: *since }
     }
@@ -325,28 +321,6 @@ fn is_link_local_v6(ip: IpAddr) -> bool {
 
 /// Addresses of our interfaces, as many as a beacon holds.
 fn addresses(core: &Core) -> Vec<IpAddr> {
-    let hosts = core.host_candidates().into_iter().map(|candidate| candidate.address.ip());
+    let hosts = core.sockets.iter().flat_map(|socket| socket.addresses.iter().copied());
     hosts.take(BEACON_ADDRESSES_MAX).collect()
-}
-
-/// So many a second.
-struct Budget {
-    per_second: u32,
-    left: u32,
-    until: Instant,
-}
-
-impl Budget {
-    const fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second, left: per_second, until: now }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        if now >= self.until {
-            (self.left, self.until) = (self.per_second, now + Duration::from_secs(1));
-        }
-        let any = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        any
-    }
 }

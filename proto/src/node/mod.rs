@@ -21,21 +21,23 @@ mod lan;
 mod neighbours;
 mod outbox;
 mod peer_link;
+mod profile;
+mod purse;
 mod server_link;
 mod spare;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 pub use self::api::{
     Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Handle, Incoming,
-    Input, Known, LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, Scope,
-    SocketUse, Whoami, Why,
+    Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient,
+    Registration, Scope, SocketUse, Whoami, Why,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
@@ -43,13 +45,15 @@ use self::directory::Directory;
 use self::lan::Lan;
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
+use self::profile::{Profiler, Target};
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
-use crate::control::{self, Problem, code};
+use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
 use crate::time::{Timers, UnixClock, earliest};
 use crate::transport::SendError;
+use crate::traversal::nat::Profile;
 use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
 
 /// Most peers talked to at a time; the least recently used idle one makes room.
@@ -89,6 +93,7 @@ pub struct Node {
     lan: Lan,
     spares: Spares,
     other_family: OtherFamily,
+    profiler: Profiler,
     /// When each link wants to be looked at; right for all links that are not `touched`.
     timers: Timers<PeerKey>,
     /// Links that have something to flush.
@@ -122,6 +127,8 @@ struct Registered {
     name: PeerName,
     network: String,
     broadcast_max: u32,
+    /// Where else the server answers Binding requests.
+    stun: Option<control::StunPorts>,
 }
 
 /// What a page of the list is for.
@@ -139,8 +146,13 @@ impl Node {
     pub fn new(config: Config, seed: [u8; 32], now: Instant, unix_now: Duration) -> Self {
         let clock = UnixClock::new(now, unix_now);
         let server = ServerLink::new(&config);
-        let mut core = Core::new(config.static_key, config.aes, seed, clock);
-        let lan = Lan::new(config.discovery, config.lan_secret, &mut core, now);
+        let mut core =
+            Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock));
+        let discovery = match config.exposure {
+            Exposure::Open => config.discovery,
+            Exposure::Hidden => Discovery::Off,
+        };
+        let lan = Lan::new(discovery, config.lan_secret, &mut core, now);
         let mut node = Self {
             core,
             server,
@@ -161,6 +173,7 @@ impl Node {
             lan,
             spares: Spares::new(now),
             other_family: OtherFamily::new(now),
+            profiler: Profiler::new(now),
             timers: Timers::default(),
             touched: BTreeSet::new(),
             reader: None,
@@ -184,6 +197,8 @@ impl Node {
             Input::Datagram { route, data } => self.handle_datagram(route, data, now),
             Input::Announced { from, data } => self.handle_beacon(from, data, now),
             Input::Sockets(sockets) => self.handle_sockets(sockets, now),
+            Input::NetworkChanged => self.network_changed(now),
+            Input::Mapped(mapped) => self.handle_mapped(mapped, now),
             Input::Resolved(addresses) => self.handle_resolved(addresses, now),
             Input::Opened { usage, bound } => self.handle_opened(usage, &bound, now),
             Input::Command(command) => self.handle_command(command, now),
@@ -229,6 +244,7 @@ impl Node {
         next = earliest(next, self.lan.next_beacon().map(|at| (at, "beacon")));
         let other = self.server.other_family(&self.core);
         next = earliest(next, self.other_family.poll_timeout(other));
+        next = earliest(next, self.profiler.poll_timeout());
         if !self.links.is_empty() {
             next = earliest(next, Some((self.sweep_at, "idle links")));
         }
@@ -281,6 +297,7 @@ impl Node {
             name: registered.map(|registered| registered.name.clone()).or_else(wanted),
             key: self.core.own,
             observed: self.observed,
+            mapped: self.core.mapped().collect(),
             network: registered.map(|registered| registered.network.clone()),
             server: self.server.display.clone(),
             server_key: self.server.key,
@@ -314,7 +331,8 @@ impl Node {
                 let server = self.server_v4();
                 self.spares.opened(bound.first().copied(), server, &mut self.core, now);
             }
-            SocketUse::Measure | SocketUse::Guess => {}
+            SocketUse::Measure => self.profiler.opened(bound, &mut self.core, now),
+            SocketUse::Guess => {}
         }
     }
 
@@ -414,6 +432,9 @@ impl Node {
 
     /// A check carries the tag of its pair; each agent knows its own.
     fn handle_stun(&mut self, route: Route, data: &[u8], now: Instant) {
+        if self.profiler.handle(route, data) {
+            return;
+        }
         if let Some(ready) = self.spares.measured(route, data) {
             return self.offer_spare(&ready, now);
         }
@@ -434,9 +455,37 @@ impl Node {
 
     /// The server's IPv4 address, whichever family the session uses.
     fn server_v4(&self) -> Option<SocketAddr> {
+        self.route_v4().map(|route| route.remote)
+    }
+
+    fn route_v4(&self) -> Option<Route> {
         let session = self.via().map(|via| via.route);
-        let routes = session.into_iter().chain(self.server.other_family(&self.core));
-        routes.map(|route| route.remote).find(SocketAddr::is_ipv4)
+        let mut routes = session.into_iter().chain(self.server.other_family(&self.core));
+        routes.find(|route| route.remote.is_ipv4())
+    }
+
+    /// Where to ask about our NAT: known while registered with a server that has two ports.
+    fn profile_target(&self) -> Option<Target> {
+        let stun = self.registered.as_ref()?.stun?;
+        let main = self.route_v4().filter(|_| self.phase == Phase::Running)?;
+        let other = |ip: &IpAddr| ip.is_ipv4() && *ip != main.remote.ip();
+        Some(Target { main, alt_port: stun.alt_port, alt_ip: stun.alt_ip.filter(other) })
+    }
+
+    /// Goes on finding out about our NAT.
+    fn profile(&mut self, now: Instant) {
+        let target = self.profile_target();
+        let Some(nat) = self.profiler.advance(target, &mut self.core, now) else { return };
+        if self.core.nat != nat {
+            self.core.nat = nat;
+            self.core.event(Event::Nat(nat));
+            self.touched.extend(self.links.keys());
+        }
+    }
+
+    /// What is known of our NAT.
+    pub fn nat(&self) -> Profile {
+        self.core.nat
     }
 
     fn via(&self) -> Option<Via> {
@@ -455,18 +504,32 @@ impl Node {
         if first {
             return self.server.begin(&mut self.core, now);
         }
-        // The network changed under us: show the server and the peers where we are now.
-        self.server.ping(now);
+        self.network_changed(now);
+    }
+
+    /// The network changed under us: shows the server and the peers where we are now.
+    fn network_changed(&mut self, now: Instant) {
+        self.server.network_changed(&mut self.core, now);
         self.other_family.restart(now);
         self.lan.restart();
+        self.profiler.restart(&mut self.core, now);
         for (key, link) in &mut self.links {
             link.restart(now);
             self.touched.insert(*key);
         }
     }
 
+    fn handle_mapped(&mut self, mapped: Vec<Mapped>, now: Instant) {
+        if self.core.set_mapped(mapped) {
+            self.candidates_changed(now);
+        }
+    }
+
     fn candidates_changed(&mut self, now: Instant) {
-        self.server.set_candidates(self.core.host_candidates());
+        self.server.set_candidates(self.core.told_candidates());
+        if self.registered.is_some() {
+            self.server.tell_candidates(now);
+        }
         for (key, link) in &mut self.links {
             link.set_local(&self.core, now);
             self.touched.insert(*key);
@@ -482,6 +545,7 @@ impl Node {
         }
         if old.is_some() && self.registered.is_some() {
             self.core.event(Event::Observed(address));
+            self.profiler.restart(&mut self.core, now);
         }
         self.candidates_changed(now);
     }
@@ -496,6 +560,7 @@ impl Node {
     /// Drains the parts until nothing moves; each round only looks at links that were touched.
     fn flush(&mut self, now: Instant) {
         self.settle(now);
+        self.profile(now);
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();

@@ -1,5 +1,9 @@
 //! Nodes and a hub on a small network without NATs: who says what when.
 
+mod hiding;
+mod network;
+mod third_party;
+
 use crate::time::origin as start_of_time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ mod lan;
 
 use super::spare::SPARES_MAX;
 use super::*;
-use crate::control::LeaveReason;
+use crate::control::{Exposure, LeaveReason};
 use crate::hub::{self, Fast, Hub, Limits, Routes, Verdict};
 use crate::id::Boot;
 use crate::io::Transmit;
@@ -75,6 +79,7 @@ fn config(n: u8, name: &str) -> Config {
         aes: true,
         name_keeping: NameKeeping::Keep,
         delivery_timeout: None,
+        exposure: Exposure::Open,
     }
 }
 
@@ -85,8 +90,8 @@ fn address(n: u8) -> SocketAddr {
 /// Hosts with two addresses are known by their IPv4 one.
 fn as_v4(address: SocketAddr) -> SocketAddr {
     match address.ip() {
-        std::net::IpAddr::V6(ip) => self::address(ip.octets()[15]),
-        std::net::IpAddr::V4(_) => address,
+        IpAddr::V6(ip) => self::address(ip.octets()[15]),
+        IpAddr::V4(_) => address,
     }
 }
 
@@ -143,6 +148,7 @@ impl Net {
             expire_intervals: 3,
             broadcast_max: 256,
             aes: true,
+            places: crate::wire::stun::Places::default(),
             limits,
         };
         Hub::new(config, [seed; 32], now, second(1_700_000_000))
@@ -309,6 +315,7 @@ impl Net {
         match Fast::handle(&self.routes, data, route, self.now) {
             Verdict::Drop => {}
             Verdict::Reply(payload) => self.fly(Transmit::new(route, payload)),
+            Verdict::Elsewhere(transmit) => self.fly(transmit),
             Verdict::Forward(route) => self.fly(Transmit::new(route, data.to_vec())),
             Verdict::Live | Verdict::Rest => {
                 self.hub.handle_input(hub::Input::Datagram { route, data }, self.now);

@@ -307,6 +307,12 @@ impl Agent {
         self.rtt(route).is_some()
     }
 
+    /// Whether nobody but the peer says that the route leads to it: neither the server nor a
+    /// packet.
+    pub fn is_claimed(&self, route: Route) -> bool {
+        self.index_of(route).is_some_and(|index| !self.pairs[index].is_likely())
+    }
+
     /// Round-trip time of the checks of a validated route.
     pub fn rtt(&self, route: Route) -> Option<Duration> {
         self.pairs[self.index_of(route)?].validated()

@@ -209,7 +209,8 @@ impl Pair {
         if self.is_likely() { LIKELY_CHECKS } else { CLAIMED_CHECKS }
     }
 
-    fn is_likely(&self) -> bool {
+    /// Whether the server or a packet vouches for it.
+    pub(super) fn is_likely(&self) -> bool {
         let vouched = match self.remote.kind {
             CandidateKind::Observed | CandidateKind::PeerReflexive => true,
             CandidateKind::Host | CandidateKind::Mapped | CandidateKind::Predicted => false,

@@ -7,9 +7,9 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
-use super::stage::{Failure, Site, Stage};
+use super::stage::{Failure, Site, Stage, token_of};
 use crate::link::Link;
-use crate::machines::Pickup;
+use crate::machines::{Pickup, ServerSetup};
 use crate::nat::{Dependence, NatConfig, Ports, Refresh, Unsolicited};
 use crate::oracle::Side;
 
@@ -72,8 +72,9 @@ impl Storm {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let handshake_time = Duration::from_micros(*[0, 300].choose(&mut rng).unwrap_or(&0));
         // Every other world has members that look for each other on their LAN.
-        let networks: &[&str] = if seed % 2 == 1 { &["family"] } else { &[] };
-        let mut stage = Stage::build(seed, handshake_time, networks);
+        let tokens = if seed % 2 == 1 { vec![token_of("family")] } else { Vec::new() };
+        let setup = ServerSetup { handshake_time, tokens, ..ServerSetup::default() };
+        let mut stage = Stage::with_server(seed, setup);
         let count = rng.random_range(2..=NAMES.len());
         let mut peers = Vec::new();
         for name in &NAMES[..count] {

@@ -5,10 +5,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use p2sp_proto::control::Exposure;
+use p2sp_proto::traversal::nat::Profile;
+
 use crate::clock::Clock;
 use crate::firewall::FirewallConfig;
 use crate::link::Link;
-use crate::machines::{Machine, PeerHost, PeerSetup, Pickup, SERVER_PORT, Seen, ServerHost};
+use crate::machines::{
+    Machine, PeerHost, PeerSetup, Pickup, SERVER_PORT, Seen, ServerHost, ServerSetup,
+};
 use crate::model::{Channel, Model, Phase};
 use crate::nat::NatConfig;
 use crate::oracle::{Layer, Side};
@@ -17,6 +22,8 @@ use crate::world::{Stuck, World};
 
 /// The server's addresses.
 const SERVER: [&str; 2] = ["203.0.113.1", "2001:db8:ffff::1"];
+/// Its further address, where it has one.
+const SECOND_IP: &str = "203.0.113.2";
 /// One way over a peer's access line, unless a scenario says otherwise.
 pub(super) const ACCESS: Duration = Duration::from_millis(20);
 /// How finely a stage looks at what the peers were told.
@@ -89,18 +96,25 @@ struct Player {
 impl Stage {
     /// A world with a server in it.
     pub fn new(seed: u64) -> Self {
-        Self::with_handshake_time(seed, Duration::ZERO)
+        Self::with_server(seed, ServerSetup::default())
+    }
+
+    /// The same with a server that has a second IP.
+    pub fn with_second_ip(seed: u64) -> Self {
+        let second_ip = SECOND_IP.parse().ok();
+        Self::with_server(seed, ServerSetup { second_ip, ..ServerSetup::default() })
     }
 
     /// The same with a server whose handshakes take this long on another thread.
     pub fn with_handshake_time(seed: u64, handshake_time: Duration) -> Self {
-        Self::build(seed, handshake_time, &[])
+        Self::with_server(seed, ServerSetup { handshake_time, ..ServerSetup::default() })
     }
 
     /// A world whose server has these networks, each for those with its token. Peers are of the
     /// first one until [`Self::choose_network`] says otherwise.
     pub fn with_networks(seed: u64, names: &[&str]) -> Self {
-        Self::build(seed, Duration::ZERO, names)
+        let tokens = names.iter().map(|name| token_of(name)).collect();
+        Self::with_server(seed, ServerSetup { tokens, ..ServerSetup::default() })
     }
 
     /// Peers that are added from now on are of this network.
@@ -108,13 +122,14 @@ impl Stage {
         self.token = Some(token_of(name));
     }
 
-    pub(super) fn build(seed: u64, handshake_time: Duration, networks: &[&str]) -> Self {
+    pub(super) fn with_server(seed: u64, setup: ServerSetup) -> Self {
         let mut world = World::new(seed);
-        let tokens: Vec<_> = networks.iter().map(|name| token_of(name)).collect();
-        let token = tokens.first().cloned();
-        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, tokens, world.clock());
+        let token = setup.tokens.first().cloned();
+        let second_ip = setup.second_ip.map(|ip| ip.to_string());
+        let server = ServerHost::start(seed ^ 0x5E12, setup, world.clock());
         let machine = Machine::Server(Box::new(server));
-        let server = world.add_host("server", ZoneId::INTERNET, &SERVER, Link::lan(), machine);
+        let addresses: Vec<&str> = SERVER.into_iter().chain(second_ip.as_deref()).collect();
+        let server = world.add_host("server", ZoneId::INTERNET, &addresses, Link::lan(), machine);
         let (players, model) = (BTreeMap::new(), Model::new());
         Self {
             world,
@@ -178,6 +193,15 @@ impl Stage {
 
     /// Puts a peer on a new host of a site; it starts to register at once.
     pub fn add_peer(&mut self, name: &str, site: &Site, pickup: Pickup) {
+        self.add(name, site, pickup, Exposure::Open);
+    }
+
+    /// The same with a peer that hides.
+    pub fn add_hidden_peer(&mut self, name: &str, site: &Site) {
+        self.add(name, site, Pickup::AtOnce, Exposure::Hidden);
+    }
+
+    fn add(&mut self, name: &str, site: &Site, pickup: Pickup, exposure: Exposure) {
         let number = self.players.len();
         let addresses = site.addresses(number);
         let texts: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -189,6 +213,7 @@ impl Stage {
             keepalive: Duration::from_secs(15),
             pickup,
             token: self.token.clone(),
+            exposure,
             seed: self.seed.wrapping_mul(1000) + number as u64,
         };
         let peer = Machine::Peer(Box::new(PeerHost::start(setup, self.world.clock())));
@@ -389,6 +414,14 @@ impl Stage {
         }
     }
 
+    /// What a peer found out about its NAT.
+    pub fn nat(&self, name: &str) -> Profile {
+        match self.world.actor(self.host(name)) {
+            Machine::Peer(peer) => peer.nat(),
+            Machine::Server(_) => Profile::default(),
+        }
+    }
+
     /// When `to` got this text.
     pub fn arrival(&self, to: &str, text: &str) -> Option<Instant> {
         let is_it = |seen: &Seen| matches!(seen, Seen::Message { text: t, .. } if t == text);
@@ -531,7 +564,7 @@ fn listing(seen: &Seen, asked: u64) -> Option<Vec<String>> {
 }
 
 /// Id and secret of the token that selects a network.
-fn token_of(network: &str) -> (String, String) {
+pub(super) fn token_of(network: &str) -> (String, String) {
     (network.to_owned(), format!("secret of {network}"))
 }
 

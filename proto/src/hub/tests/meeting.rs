@@ -43,7 +43,7 @@ fn both_sides_are_told_in_one_moment() {
     assert_eq!(world.now, before, "no deadline had to pass");
     let (to_alice, to_bob) = (&told(&world, alice)[0], &told(&world, bob)[0]);
     assert_eq!(to_bob.member.key, world.clients[alice].key.public());
-    assert_eq!(to_bob.member.observed, world.clients[alice].address);
+    assert_eq!(to_bob.member.observed, Some(world.clients[alice].address));
     assert_eq!(to_bob.member.boot, Boot(1));
     assert_eq!(to_alice.member.key, key);
     assert_eq!((to_alice.connect, to_bob.connect), (connect, connect));

@@ -2,6 +2,7 @@
 //! so that they can also misbehave.
 
 mod chaos;
+mod hiding;
 mod meeting;
 mod memory;
 mod operating;
@@ -20,8 +21,8 @@ use rand_chacha::ChaCha12Rng;
 
 use super::*;
 use crate::control::{
-    Answer, Event as Pushed, FromServer, Operation, Outcome, Problem, Register, Reply, Request,
-    TokenProof,
+    Answer, Event as Pushed, Exposure, FromServer, Operation, Outcome, Problem, Register, Reply,
+    Request, TokenProof,
 };
 use crate::conversation::{Conversation, Standing};
 use crate::id::*;
@@ -79,6 +80,7 @@ pub(super) fn config(tokens: &[(&str, &str, &str)]) -> Config {
         expire_intervals: 3,
         broadcast_max: 256,
         aes: true,
+        places: Places::default(),
         limits: Limits::open(),
     }
 }
@@ -135,6 +137,7 @@ impl World {
         match &verdict {
             Verdict::Drop => {}
             Verdict::Reply(reply) => self.deliver(from, reply.clone()),
+            Verdict::Elsewhere(other) => self.deliver(other.route.remote, other.payload.clone()),
             Verdict::Forward(to) => {
                 assert_eq!(to.local, SERVER.into());
                 self.deliver(to.remote, datagram);
@@ -428,7 +431,13 @@ impl Client {
 }
 
 pub(super) fn registration(name: &str, token: Option<TokenProof>) -> Register {
-    Register { name: name.into(), token, keepalive: 15, candidates: Vec::new() }
+    Register {
+        name: name.into(),
+        token,
+        keepalive: 15,
+        candidates: Vec::new(),
+        exposure: Exposure::Open,
+    }
 }
 
 pub(super) fn name(text: &str) -> PeerName {

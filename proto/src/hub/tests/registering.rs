@@ -1,7 +1,10 @@
 //! Names, tokens, presence and silence.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::*;
-use crate::control::code;
+use crate::control::{StunPorts, code};
+use crate::wire::stun::{Places, SecondIp};
 
 fn proof(world: &World, client: usize, id: &str, secret: &str) -> TokenProof {
     let proof = token_proof_session(secret, &world.clients[client].hash);
@@ -26,7 +29,7 @@ fn a_peer_registers_and_is_told_where_it_is_seen() {
         assert_eq!(world.log(), ["joined alice"]);
         let members = world.hub.members();
         assert_eq!(members.len(), 1);
-        assert_eq!(members[0].1.key, world.clients[alice].key.public());
+        assert_eq!(members[0].key, world.clients[alice].key.public());
         assert_eq!(world.hub.status(world.now).peers, 1);
     }
 }
@@ -97,7 +100,7 @@ fn a_key_is_in_one_network_at_a_time() {
     register(&mut world, second, "a", "secret-a");
     assert_eq!(world.clients[first].closed(), Some(code::CONFLICT));
     assert_eq!(world.hub.status(world.now).peers, 1);
-    assert_eq!(world.hub.members()[0].0, "red");
+    assert_eq!(world.hub.members()[0].network, "red");
 }
 
 #[test]
@@ -189,7 +192,7 @@ fn the_same_key_from_elsewhere_replaces_the_older() {
     assert_eq!(world.clients[old].closed(), Some(code::CONFLICT));
     assert_eq!(world.clients[bob].pushed(), ["joined alice"]);
     assert_eq!(world.log()[2..], ["left alice Replaced", "joined alice"]);
-    assert_eq!(world.hub.members()[0].1.observed, elsewhere);
+    assert_eq!(world.hub.members()[0].address, elsewhere);
     world.run(Duration::from_secs(20));
     assert_eq!(world.hub.status(world.now).sessions, 2, "the old session is forgotten");
     assert_eq!(world.hub.status(world.now).peers, 2);
@@ -211,7 +214,7 @@ fn a_new_handshake_of_the_same_process_changes_nothing() {
     let Ok(Answer::Page(page)) = world.ask(newer, Operation::List { cursor: None }) else {
         panic!("not registered any more");
     };
-    assert_eq!(page.members[0].observed, elsewhere);
+    assert_eq!(page.members[0].observed, Some(elsewhere));
     world.register(bob, "bobby").unwrap();
     assert_eq!(world.clients[newer].pushed(), ["renamed bob bobby"]);
     assert_eq!(world.hub.status(world.now).sessions, 2);
@@ -355,4 +358,26 @@ fn nonsense_on_the_control_channel_ends_the_session() {
     assert_eq!(world.clients[alice].closed(), Some(code::BAD_REQUEST));
     world.run(Duration::from_secs(10));
     assert_eq!(world.hub.status(world.now).sessions, 0);
+}
+
+#[test]
+fn a_peer_is_told_where_else_the_server_answers() {
+    let answer = |places: Places| {
+        let mut world = World::with(Config { places, ..config(&[]) });
+        let alice = world.shake(Hello::new(1));
+        let Ok(Answer::Registered(registered)) = world.register(alice, "alice") else {
+            panic!("refused");
+        };
+        registered.stun
+    };
+    assert_eq!(answer(Places::default()), None);
+    let any: IpAddr = Ipv4Addr::UNSPECIFIED.into();
+    let ports = vec![((any, SERVER.1).into(), (any, 3479).into())];
+    let one = Places { ports, ..Places::default() };
+    let told = StunPorts { alt_port: 3479, alt_ip: None };
+    assert_eq!(answer(one.clone()), Some(told));
+    let [local, public] = ["192.0.2.77", "203.0.113.77"].map(|ip| ip.parse().unwrap());
+    let second_ip = Some(SecondIp { local, public });
+    let told = StunPorts { alt_ip: Some(public), ..told };
+    assert_eq!(answer(Places { second_ip, ..one }), Some(told));
 }

@@ -21,7 +21,8 @@ use rand::RngCore;
 use self::handshake::Handshake;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
-use crate::control::{self, CandidateKindText, Connect};
+use super::purse::Purse;
+use crate::control::{self, CandidateKindText, Connect, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
     Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
@@ -59,7 +60,11 @@ pub(super) struct PeerLink {
     replied: VecDeque<([u8; 16], Vec<u8>)>,
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
+    /// Which of the two hides, if one does: there is no agent then.
+    hides: Option<Hides>,
     agent: Option<Agent>,
+    /// Checks to addresses that only this peer vouches for.
+    claimed: Purse,
     /// The spare socket this pair uses, and where the server saw it.
     spare: Option<(SocketAddr, Candidate)>,
     /// A spare that takes part from this introduction on.
@@ -98,6 +103,13 @@ pub(super) enum Origin {
     Direct(Route),
 }
 
+/// Who of a pair hides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hides {
+    We,
+    They,
+}
+
 /// What a link tells the node.
 pub(super) enum Notice {
     /// Messages of the channel below `below` have their receipts.
@@ -131,7 +143,9 @@ impl PeerLink {
             replied: VecDeque::new(),
             relay: None,
             connect: None,
+            hides: (core.exposure == Exposure::Hidden).then_some(Hides::We),
             agent: None,
+            claimed: Purse::of_peer(now),
             spare: None,
             offered: None,
             spares_wanted: 0,
@@ -235,6 +249,15 @@ impl PeerLink {
     pub(super) fn introduced(&mut self, event: &Connect, core: &mut Core, now: Instant) {
         self.relay = Some(event.channel);
         self.open_relay(now);
+        self.hides = match (core.exposure, event.member.observed) {
+            (Exposure::Hidden, _) => Some(Hides::We),
+            (Exposure::Open, None) => Some(Hides::They),
+            (Exposure::Open, Some(_)) => None,
+        };
+        if self.hides.is_some() {
+            self.agent = None;
+            return;
+        }
         if self.connect == Some(event.connect) && self.agent.is_some() {
             return;
         }
@@ -314,6 +337,10 @@ impl PeerLink {
         core: &mut Core,
         now: Instant,
     ) {
+        if self.hides.is_some() && matches!(origin, Origin::Direct(_)) {
+            // An answer would tell where we are, or that we take part in what the other must not.
+            return;
+        }
         match Family::of(data) {
             Family::HandshakeInit => self.handle_init(origin, data, via, core, now),
             Family::HandshakeReply => self.handle_reply(data, core, now),
@@ -500,7 +527,7 @@ impl PeerLink {
 
 /// The candidates of an introduction: those the peer registered and where the server sees it.
 fn first_candidates(event: &Connect) -> Candidates {
-    let observed = Candidate { kind: CandidateKind::Observed, address: event.member.observed };
+    let observed = event.member.observed;
     let told = event.candidates.iter().map(|candidate| Candidate {
         kind: match candidate.kind {
             CandidateKindText::Host => CandidateKind::Host,
@@ -509,8 +536,9 @@ fn first_candidates(event: &Connect) -> Candidates {
         },
         address: candidate.address,
     });
-    let mut list: Vec<Candidate> = vec![observed];
-    list.extend(told.filter(|candidate| candidate.address != observed.address));
+    let as_candidate = |address| Candidate { kind: CandidateKind::Observed, address };
+    let mut list: Vec<Candidate> = observed.map(as_candidate).into_iter().collect();
+    list.extend(told.filter(|candidate| Some(candidate.address) != observed));
     list.truncate(crate::wire::frame::CANDIDATES_MAX);
     Candidates { generation: 0, list }
 }

@@ -200,7 +200,10 @@ impl PeerLink {
             let Some(output) = self.agent.as_mut().and_then(Agent::poll_output) else { return };
             match output {
                 traversal::Output::Transmit(transmit) => {
-                    core.transmit(transmit.route, transmit.payload);
+                    // What there is no budget for is lost on the way.
+                    if self.may_check(transmit.route, core, now) {
+                        core.transmit(transmit.route, transmit.payload);
+                    }
                 }
                 traversal::Output::Selected { route, .. } => {
                     self.spares_in_row = 0;
@@ -212,6 +215,12 @@ impl PeerLink {
                 traversal::Output::Failed => self.want_spare(notices, now),
             }
         }
+    }
+
+    /// Addresses that only the peer vouches for get what the budgets allow, others all.
+    fn may_check(&mut self, route: Route, core: &mut Core, now: Instant) -> bool {
+        let claimed = self.agent.as_ref().is_some_and(|agent| agent.is_claimed(route));
+        !claimed || (self.claimed.take(now) && core.claimed.take(now))
     }
 
     pub(super) fn suspect(&mut self, path: PathId, notices: &mut Vec<Notice>, now: Instant) {

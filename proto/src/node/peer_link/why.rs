@@ -1,7 +1,7 @@
 //! The path in use and the reason for it, for people.
 
 use super::super::api::{PathView, Why};
-use super::PeerLink;
+use super::{Hides, PeerLink};
 use crate::id::{PathId, PeerName};
 use crate::traversal::{self, Agent};
 
@@ -66,6 +66,12 @@ impl PeerLink {
             (PathView::None, _) => format!("no session with {name} stands; send it a message"),
             (PathView::Direct { address, .. }, _) => {
                 format!("direct: {name} answers authenticated checks at {address}")
+            }
+            (PathView::Relay { .. }, _) if self.hides == Some(Hides::We) => {
+                "relayed: this peer hides its address (--relay-only)".to_owned()
+            }
+            (PathView::Relay { .. }, _) if self.hides == Some(Hides::They) => {
+                format!("relayed: {name} hides its address")
             }
             (PathView::Relay { .. }, None) => format!("relayed: {name} was not introduced yet"),
             (PathView::Relay { .. }, Some(report)) => relay_reason(name, report),

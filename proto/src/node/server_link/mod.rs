@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::api::Deadline;
+use super::api::{Deadline, Effect};
 use super::core::Core;
-use crate::control::{self, FromServer, code};
+use crate::control::{self, Exposure, FromServer, code};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{Boot, PathId, PeerKey, Token};
 use crate::io::Route;
@@ -59,11 +59,14 @@ pub(super) struct ServerLink {
     pub(super) refused_key: Option<PeerKey>,
     token: Option<(String, String)>,
     keepalive: Duration,
+    exposure: Exposure,
     attempt: Option<Attempt>,
     up: Option<Up>,
     next_request: u32,
     /// What registration says; `None` until there is a name.
     wanted: Option<Wanted>,
+    /// The candidates of the last registration.
+    told: Vec<control::CandidateText>,
     reported_silent: Reported,
     retry: Backoff,
     retry_at: Option<Instant>,
@@ -131,6 +134,8 @@ pub(super) struct Up {
 pub(super) enum Asked {
     /// A registration, and how it proved its token.
     Register(Proof),
+    /// A registration that stands, said again for its candidates.
+    Refresh,
     /// Who is this?
     Lookup(super::api::Recipient),
     /// A page of the list.
@@ -188,10 +193,12 @@ impl ServerLink {
             refused_key: None,
             token: config.token.clone(),
             keepalive: config.keepalive.clamp(Duration::from_secs(1), Duration::from_secs(3600)),
+            exposure: config.exposure,
             attempt: None,
             up: None,
             next_request: 1,
             wanted: None,
+            told: Vec::new(),
             reported_silent: Reported::No,
             retry: Backoff::new(RETRY_FIRST, RETRY_MAX),
             retry_at: None,
@@ -275,8 +282,26 @@ impl ServerLink {
         }
     }
 
-    /// Makes the server see where we are now.
-    pub(super) fn ping(&mut self, now: Instant) {
+    /// The network changed: makes the server see where we are now, or looks for it anew.
+    pub(super) fn network_changed(&mut self, core: &mut Core, now: Instant) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.hurry(now);
+            core.effect(Effect::Resolve);
+        }
+        match &mut self.up {
+            Some(up) => {
+                up.ping(now);
+                if !core.serves(up.route) {
+                    self.begin(core, now);
+                }
+            }
+            // After a final refusal nothing is waited for.
+            None if self.retry_at.is_some() => self.begin(core, now),
+            None => {}
+        }
+    }
+
+    fn ping(&mut self, now: Instant) {
         if let Some(up) = &mut self.up {
             up.ping(now);
         }
@@ -464,8 +489,12 @@ impl ServerLink {
         }
     }
 
-    /// A route to the server in the address family that the session does not use.
+    /// A route to the server in the address family that the session does not use; for peers, and
+    /// so of no use to who hides.
     pub(super) fn other_family(&self, core: &Core) -> Option<Route> {
+        if self.exposure == Exposure::Hidden {
+            return None;
+        }
         let up = self.up.as_ref()?;
         let mut others = up.addresses.iter().filter(|a| a.is_ipv4() != up.route.remote.is_ipv4());
         others.find_map(|address| core.route_to(*address))
