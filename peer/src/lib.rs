@@ -42,6 +42,7 @@ mod address;
 mod builder;
 mod driver;
 mod handle;
+mod lan;
 mod net;
 mod portmap;
 pub mod report;

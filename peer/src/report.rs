@@ -18,7 +18,8 @@
 //! | `spread` | `delivered`, `failed`: counts of a message to everybody, after its last receipt |
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
-//! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds) |
+//! | `near` | `name`, `key`, `address`: the server is silent, and this member is on the LAN |
+//! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
 //! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
 //! | `trusted` | `who` |
@@ -51,11 +52,13 @@ use std::time::Duration;
 use p2sp_proto::control::{LeaveReason, Member, Problem, code};
 use p2sp_proto::id::{PeerKey, PeerName};
 use p2sp_proto::node::{
-    Audience, Command, Event, Finality, Incoming, PathView, Registration, Whoami, Why,
+    Audience, Command, Event, Finality, Incoming, PathView, Registration, Scope, Whoami, Why,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::handle::{IntoRecipient, Link, Peer, Receipt, SendError, Sending, SendingAll, Spread};
+use crate::handle::{
+    IntoRecipient, Link, Listing, Peer, Receipt, SendError, Sending, SendingAll, Spread,
+};
 
 /// Something that happened, or an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,8 +121,15 @@ pub enum Report {
         text: String,
         everybody: bool,
     },
+    Near {
+        name: PeerName,
+        key: PeerKey,
+        address: SocketAddr,
+    },
     List {
         members: Vec<Listed>,
+        #[serde(default)]
+        scope: ListScope,
     },
     Whoami {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,6 +209,17 @@ pub enum PathKind {
     Relay,
     /// No way yet.
     None,
+}
+
+/// Whom a list holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListScope {
+    /// All present members.
+    #[default]
+    Network,
+    /// Those on this LAN; the server is silent.
+    Lan,
 }
 
 /// A line of the list.
@@ -346,7 +367,7 @@ pub(crate) async fn begin(link: &Link, request: Request) -> Work {
         Request::Send { to, text } => return send(link, to, text).await,
         Request::Broadcast { text } => return broadcast(link, text).await,
         Request::Register { name } => (register(link, &name).await, Some(name)),
-        Request::Userlist => (link.list().await.map(|members| vec![list(members)]), None),
+        Request::Userlist => (link.list().await.map(|listing| vec![list(listing)]), None),
         Request::Whoami => (link.whoami().await.map(|whoami| vec![whoami_report(whoami)]), None),
         Request::Why { name } => (why(link, &name).await, Some(name)),
         Request::Trust { who } => (trust(link, &who).await, Some(who)),
@@ -439,6 +460,9 @@ impl Report {
             }
             Event::Joined(member) => {
                 Self::Joined { name: member.name, key: member.key, address: member.observed }
+            }
+            Event::Near(member) => {
+                Self::Near { name: member.name, key: member.key, address: member.observed }
             }
             Event::Left { name, reason } => Self::Left { name, reason },
             Event::Renamed { from, to } => Self::Renamed { from, to },
@@ -570,10 +594,14 @@ fn spread_outcome(spread: Spread, handle: u64) -> Outcome {
     Outcome { reports, code }
 }
 
-fn list(members: Vec<Member>) -> Report {
+fn list(listing: Listing) -> Report {
     let listed =
         |m: Member| Listed { name: m.name, key: m.key, address: m.observed, since: m.since };
-    Report::List { members: members.into_iter().map(listed).collect() }
+    let scope = match listing.scope {
+        Scope::Network => ListScope::Network,
+        Scope::Lan => ListScope::Lan,
+    };
+    Report::List { members: listing.members.into_iter().map(listed).collect(), scope }
 }
 
 fn whoami_report(whoami: Whoami) -> Report {

@@ -3,6 +3,7 @@
 mod chaos;
 mod first_message;
 mod hiding;
+mod lan;
 mod matrix;
 mod nat;
 mod network;

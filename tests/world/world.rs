@@ -380,6 +380,9 @@ impl<A: Actor> World<A> {
         {
             return self.drop_packet(&flight, why);
         }
+        if flight.packet.dst.ip().is_multicast() {
+            return self.flood(&flight, zone);
+        }
         match self.topology.owner(zone, flight.packet.dst.ip()) {
             Some(Owner::Host(host)) => {
                 flight.next = Hop::Host(host);
@@ -395,6 +398,22 @@ impl<A: Actor> World<A> {
                 Some(gate) => self.leave_gate(flight, gate),
                 None => self.drop_packet(&flight, "no route"),
             },
+        }
+    }
+
+    /// To every other host of the zone; the internet carries no such thing.
+    fn flood(&mut self, flight: &Flight, zone: ZoneId) {
+        if zone == ZoneId::INTERNET {
+            return self.drop_packet(flight, "multicast in the internet");
+        }
+        let all = (0..self.hosts.len()).map(HostId);
+        for host in all.filter(|host| *host != flight.origin).collect::<Vec<_>>() {
+            if self.hosts[host.0].zone == zone {
+                let mut copy = Flight { next: Hop::Host(host), ..flight.clone() };
+                let (line, now) = (&mut self.hosts[host.0].link, self.clock.now());
+                let arrivals = line.carry(Way::Down, &mut copy.packet, now, &mut self.rng);
+                self.schedule(copy, arrivals);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use p2sp_proto::control::LeaveReason;
 use p2sp_proto::time::span;
 
-use crate::report::{Listed, Path, PathKind, Report, To};
+use crate::report::{ListScope, Listed, Path, PathKind, Report, To};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ fn text(report: &Report) -> String {
         Report::Joined { name, address, .. } => {
             format!("* {name} is here ({})", address_text(*address))
         }
+        Report::Near { name, address, .. } => {
+            format!("* {name} is on this network ({})", address_text(*address))
+        }
         Report::Left { name, reason } => format!("* {name} {}", left(*reason)),
         Report::Renamed { from, to } => format!("* {from} is now {to}"),
         Report::Message { from, to: To::Everybody, text, .. } => format!("{from}: {}", clean(text)),
@@ -65,7 +68,7 @@ fn text(report: &Report) -> String {
             format!("* operator to everybody: {}", clean(text))
         }
         Report::Notice { text, everybody: false } => format!("* operator to you: {}", clean(text)),
-        Report::List { members } => list(members),
+        Report::List { members, scope } => list(members, *scope),
         Report::Whoami { .. } => whoami(report),
         Report::Why { name, path, reason, candidates, .. } => {
             let mut text = format!("* {name}: {}; {}", path_text(path), clean(reason));
@@ -132,9 +135,12 @@ fn whoami(report: &Report) -> String {
     )
 }
 
-fn list(members: &[Listed]) -> String {
+fn list(members: &[Listed], scope: ListScope) -> String {
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut text = format!("* {} here", members.len());
+    let mut text = match scope {
+        ListScope::Network => format!("* {} here", members.len()),
+        ListScope::Lan => format!("* no answer from the server; {} on this network", members.len()),
+    };
     for Listed { name, key, address, since } in members {
         let here = span(unix_now.saturating_sub(Duration::from_secs(*since)));
         let (address, key) = (address_text(*address), key.fingerprint());

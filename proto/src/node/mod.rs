@@ -17,6 +17,8 @@ mod core;
 mod directory;
 mod from_server;
 mod introduce;
+mod lan;
+mod neighbours;
 mod outbox;
 mod peer_link;
 mod profile;
@@ -33,19 +35,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::api::{
-    Audience, Command, Config, Deadline, Effect, Event, Finality, Handle, Incoming, Input, Known,
-    LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient, Registration,
-    SocketUse, Whoami, Why,
+    Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Handle, Incoming,
+    Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient,
+    Registration, Scope, SocketUse, Whoami, Why,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
+use self::lan::Lan;
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
-use crate::control::{self, Problem, code};
+use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
 use crate::time::{Timers, UnixClock, earliest};
@@ -87,6 +90,7 @@ pub struct Node {
     /// Messages to everybody that wait until everybody is known.
     waiting_for_list: VecDeque<(Handle, Bytes)>,
     listings: VecDeque<Handle>,
+    lan: Lan,
     spares: Spares,
     other_family: OtherFamily,
     profiler: Profiler,
@@ -142,8 +146,15 @@ impl Node {
     pub fn new(config: Config, seed: [u8; 32], now: Instant, unix_now: Duration) -> Self {
         let clock = UnixClock::new(now, unix_now);
         let server = ServerLink::new(&config);
+        let mut core =
+            Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock));
+        let discovery = match config.exposure {
+            Exposure::Open => config.discovery,
+            Exposure::Hidden => Discovery::Off,
+        };
+        let lan = Lan::new(discovery, config.lan_secret, &mut core, now);
         let mut node = Self {
-            core: Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock)),
+            core,
             server,
             registered: None,
             registrations: 0,
@@ -159,6 +170,7 @@ impl Node {
             ask_again: None,
             waiting_for_list: VecDeque::new(),
             listings: VecDeque::new(),
+            lan,
             spares: Spares::new(now),
             other_family: OtherFamily::new(now),
             profiler: Profiler::new(now),
@@ -183,6 +195,7 @@ impl Node {
         let now = self.advance(now);
         match input {
             Input::Datagram { route, data } => self.handle_datagram(route, data, now),
+            Input::Announced { from, data } => self.handle_beacon(from, data, now),
             Input::Sockets(sockets) => self.handle_sockets(sockets, now),
             Input::NetworkChanged => self.network_changed(now),
             Input::Mapped(mapped) => self.handle_mapped(mapped, now),
@@ -228,6 +241,7 @@ impl Node {
         next = earliest(next, self.ask_again.map(|at| (at, "ask again")));
         next = earliest(next, self.outbox.next_deadline().map(|at| (at, "delivery")));
         next = earliest(next, self.spares.poll_timeout());
+        next = earliest(next, self.lan.next_beacon().map(|at| (at, "beacon")));
         let other = self.server.other_family(&self.core);
         next = earliest(next, self.other_family.poll_timeout(other));
         next = earliest(next, self.profiler.poll_timeout());
@@ -360,6 +374,7 @@ impl Node {
             Family::Retry | Family::Reset | Family::Stale | Family::Versions => {
                 self.handle_from_server(route, data, now);
             }
+            Family::Beacon => self.handle_beacon(route.remote, data, now),
             Family::HandshakeFinish | Family::Other => {}
         }
     }
@@ -435,6 +450,7 @@ impl Node {
                 return;
             }
         }
+        self.handle_check_on_lan(route, data, now);
     }
 
     /// The server's IPv4 address, whichever family the session uses.
@@ -495,6 +511,7 @@ impl Node {
     fn network_changed(&mut self, now: Instant) {
         self.server.network_changed(&mut self.core, now);
         self.other_family.restart(now);
+        self.lan.restart();
         self.profiler.restart(&mut self.core, now);
         for (key, link) in &mut self.links {
             link.restart(now);
@@ -547,8 +564,11 @@ impl Node {
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();
+            self.meet_if_near(key, now);
             if let Some(link) = self.links.get_mut(&key) {
-                if link.wants_session() && self.directory.member(&link.name).is_some() {
+                let present = self.directory.member(&link.name).is_some()
+                    || self.lan.neighbour(&key, now).is_some();
+                if link.wants_session() && present {
                     link.connect(&mut self.core, now);
                 }
                 link.flush(via, &mut notices, &mut self.core, now);
@@ -562,6 +582,8 @@ impl Node {
         self.spares.advance(server, &mut self.core, now);
         let other = self.server.other_family(&self.core);
         self.other_family.advance(other, &mut self.core, now);
+        let name = self.announced_name();
+        self.lan.advance(name, &mut self.core, now);
         self.server.flush(&mut self.core, now);
     }
 

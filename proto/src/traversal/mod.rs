@@ -202,6 +202,18 @@ impl Agent {
         self.take_remote(now);
     }
 
+    /// Addresses that the peer has by another word than its own: checked beside its candidates.
+    pub fn hint(&mut self, addresses: &[SocketAddr], now: Instant) {
+        if self.remote.hint(addresses) {
+            self.make_pairs(now);
+        }
+    }
+
+    /// Whether the last round of checks found nothing.
+    pub fn is_waiting(&self) -> bool {
+        self.watch.is_none() && self.round.is_background()
+    }
+
     /// A STUN datagram from `route`. False when it is not ours (bad integrity, other tag,
     /// unknown transaction).
     pub fn handle_datagram(&mut self, route: Route, datagram: &[u8], now: Instant) -> bool {
@@ -277,10 +289,10 @@ impl Agent {
 
     /// For people: state, pairs tried and their results.
     pub fn report(&self) -> Report {
-        let state = match (&self.watch, self.round.is_background()) {
-            (Some(_), _) => State::Selected,
-            (None, true) => State::Waiting,
-            (None, false) => State::Checking,
+        let state = match &self.watch {
+            Some(_) => State::Selected,
+            None if self.is_waiting() => State::Waiting,
+            None => State::Checking,
         };
         Report { state, pairs: self.pairs.iter().map(Pair::report).collect() }
     }
@@ -315,7 +327,7 @@ impl Agent {
     /// Pairs every socket with every candidate it can reach; keeps what is proved, chosen or
     /// learned from the peer's own packets.
     fn make_pairs(&mut self, now: Instant) {
-        let wanted = candidate::filter(&self.remote.list, &self.local);
+        let wanted = candidate::filter(self.remote.all(), &self.local);
         self.pairs.retain(|pair| {
             pair.remote.kind == CandidateKind::PeerReflexive
                 || pair.validated().is_some()

@@ -7,6 +7,7 @@
 //!    controlling side opens a direct path and prefers it.
 
 mod handshake;
+mod near;
 mod paths;
 mod why;
 
@@ -21,14 +22,14 @@ use self::handshake::Handshake;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
-use crate::control::{self, CandidateKindText, Exposure};
+use crate::control::{self, CandidateKindText, Connect, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
     Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
     Token,
 };
 use crate::io::Route;
-use crate::session::{OpenError, check_keys};
+use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
 use crate::transport::{self, ControlFrame, Event};
 use crate::traversal::{self, Agent, Role};
@@ -245,7 +246,7 @@ impl PeerLink {
     }
 
     /// The server introduced us: the relay channel is there and checks begin.
-    pub(super) fn introduced(&mut self, event: &control::Connect, core: &mut Core, now: Instant) {
+    pub(super) fn introduced(&mut self, event: &Connect, core: &mut Core, now: Instant) {
         self.relay = Some(event.channel);
         self.open_relay(now);
         self.hides = match (core.exposure, event.member.observed) {
@@ -260,23 +261,35 @@ impl PeerLink {
         if self.connect == Some(event.connect) && self.agent.is_some() {
             return;
         }
-        let Some(keys) = check_keys(&core.static_key, &self.key, &event.connect) else { return };
-        let mut seed = [0; 32];
-        core.rng.fill_bytes(&mut seed);
-        let config = traversal::Config {
-            role: self.role,
-            keys,
-            own_tag: event.own_tag,
-            their_tag: event.their_tag,
-            seed,
-        };
-        self.connect = Some(event.connect);
         if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
             self.spare = Some((bound, known));
         }
+        let Connect { connect, own_tag, their_tag, .. } = *event;
+        let meeting = Meeting { connect, own_tag, their_tag };
+        let Some(mut agent) = self.make_agent(&meeting, core, now) else { return };
+        agent.set_remote(first_candidates(event), now);
+        self.adopt(agent, connect);
+    }
+
+    /// An agent for an introduction, whoever made it, that has no candidates of the peer yet.
+    pub(super) fn make_agent(
+        &self,
+        meeting: &Meeting,
+        core: &mut Core,
+        now: Instant,
+    ) -> Option<Agent> {
+        let keys = check_keys(&core.static_key, &self.key, &meeting.connect)?;
+        let mut seed = [0; 32];
+        core.rng.fill_bytes(&mut seed);
+        let Meeting { own_tag, their_tag, .. } = *meeting;
+        let config = traversal::Config { role: self.role, keys, own_tag, their_tag, seed };
         let mut agent = Agent::new(config, now);
         agent.set_local(core.local_candidates(self.spare), now);
-        agent.set_remote(first_candidates(event), now);
+        Some(agent)
+    }
+
+    fn adopt(&mut self, agent: Agent, connect: ConnectId) {
+        self.connect = Some(connect);
         self.agent = Some(agent);
         self.candidates_told = 0;
     }
@@ -343,6 +356,7 @@ impl PeerLink {
             | Family::Reset
             | Family::Stale
             | Family::Versions
+            | Family::Beacon
             | Family::Other => {}
         }
     }
@@ -360,9 +374,7 @@ impl PeerLink {
                 return self.drop_session(core, now);
             }
         };
-        if arrived.confirmed
-            && self.conversation.transport_ref().path_stats(PathId::SERVER).is_none()
-        {
+        if arrived.confirmed && !self.has_open_path() {
             self.began_session(core, now);
         }
         self.last_heard = now;
@@ -487,7 +499,7 @@ impl PeerLink {
         }
         if self.warm_at <= now {
             self.warm_at = now + RELAY_WARM;
-            if self.has_session() && self.is_talking(now) {
+            if self.relay_stats().is_some() && self.has_session() && self.is_talking(now) {
                 self.conversation.transport().probe(PathId::SERVER, now);
             }
         }
@@ -514,7 +526,7 @@ impl PeerLink {
 }
 
 /// The candidates of an introduction: those the peer registered and where the server sees it.
-fn first_candidates(event: &control::Connect) -> Candidates {
+fn first_candidates(event: &Connect) -> Candidates {
     let observed = event.member.observed;
     let told = event.candidates.iter().map(|candidate| Candidate {
         kind: match candidate.kind {
@@ -543,6 +555,7 @@ pub(super) fn addressed_to(data: &[u8]) -> Option<ReceiverId> {
         | Family::Reset
         | Family::Stale
         | Family::Versions
+        | Family::Beacon
         | Family::Other => None,
     }
 }
