@@ -20,13 +20,17 @@
 //! | `notice` | `text`, `everybody` |
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds) |
 //! | `whoami` | `name?`, `key`, `address?`, `network?`, `server`, `server_key?`, `registered` |
-//! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
+//! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`) |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
 //! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
 //! | `bye` | `server`: the session with it is over, `reason` |
 //!
-//! A `path` is an object: `kind` (`direct`, `relay`, `none`), `address?`, `rtt_ms?`.
+//! A `path` is an object: `kind` (`direct`, `relay`, `none`), `address?`, `rtt_ms?`. A candidate's
+//! `kind` is `host`, `observed`, `peer_reflexive`, `mapped` or `predicted`, its `result` `now`,
+//! `before` or `never`: when the other side answered checks there. The `cause` of a path is one of
+//! `no_session`, `direct`, `hidden`, `not_introduced`, `checking`, `no_common_family`, `lost`,
+//! `same_router` and `silent`.
 //!
 //! # Codes of `error`
 //! Those of [`p2sp_proto::control::code`], which the server gives too, and [`LOCAL_FAILURE`]:
@@ -45,15 +49,19 @@
 //! | 500 | this machine: disk, socket, terminal, a process that ended |
 //! | 503 | the server stops, or the peer here has ended |
 
+mod why;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use p2sp_proto::control::{LeaveReason, Member, Problem, code};
 use p2sp_proto::id::{PeerKey, PeerName};
 use p2sp_proto::node::{
-    Audience, Command, Event, Finality, Incoming, PathView, Registration, Whoami, Why,
+    Audience, Command, Event, Finality, Incoming, PathView, Registration, Whoami,
 };
 use serde::{Deserialize, Serialize};
+
+pub use self::why::{Answered, Explained, Kind, Tried};
 
 use crate::handle::{IntoRecipient, Link, Peer, Receipt, SendError, Sending, SendingAll, Spread};
 
@@ -134,13 +142,7 @@ pub enum Report {
         server_key: Option<PeerKey>,
         registered: bool,
     },
-    Why {
-        name: PeerName,
-        key: PeerKey,
-        path: Path,
-        reason: String,
-        candidates: Vec<String>,
-    },
+    Why(Explained),
     Trusted {
         who: String,
     },
@@ -391,7 +393,7 @@ async fn why(link: &Link, name: &str) -> Result<Vec<Report>, SendError> {
         text: format!("nothing was said to or heard from {name} yet"),
     };
     let why = link.why(PeerName::new(name)?).await?;
-    why.map(|why| vec![why_report(why)]).ok_or_else(|| SendError::Failed(unknown()))
+    why.map(|why| vec![Report::Why(why.into())]).ok_or_else(|| SendError::Failed(unknown()))
 }
 
 async fn trust(link: &Link, who: &str) -> Result<Vec<Report>, SendError> {
@@ -534,17 +536,23 @@ pub fn server_key_changed(
 
 impl From<PathView> for Path {
     fn from(path: PathView) -> Self {
-        let ms = |rtt: Option<Duration>| rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3);
         match path {
             PathView::None => Self { kind: PathKind::None, address: None, rtt_ms: None },
             PathView::Relay { rtt } => {
-                Self { kind: PathKind::Relay, address: None, rtt_ms: ms(rtt) }
+                Self { kind: PathKind::Relay, address: None, rtt_ms: rtt.map(milliseconds) }
             }
-            PathView::Direct { address, rtt } => {
-                Self { kind: PathKind::Direct, address: Some(address), rtt_ms: ms(rtt) }
-            }
+            PathView::Direct { address, rtt } => Self {
+                kind: PathKind::Direct,
+                address: Some(address),
+                rtt_ms: rtt.map(milliseconds),
+            },
         }
     }
+}
+
+/// To the microsecond.
+fn milliseconds(rtt: Duration) -> f64 {
+    (rtt.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn delivered(receipt: Receipt, handle: u64) -> Report {
@@ -575,11 +583,6 @@ fn list(members: Vec<Member>) -> Report {
 fn whoami_report(whoami: Whoami) -> Report {
     let Whoami { name, key, observed, network, server, server_key, registered } = whoami;
     Report::Whoami { name, key, address: observed, network, server, server_key, registered }
-}
-
-fn why_report(why: Why) -> Report {
-    let Why { name, key, path, reason, candidates } = why;
-    Report::Why { name, key, path: path.into(), reason, candidates }
 }
 
 fn problem(error: &SendError) -> Problem {

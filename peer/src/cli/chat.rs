@@ -163,7 +163,7 @@ impl<'a> Chat<'a> {
             | Report::Notice { .. }
             | Report::List { .. }
             | Report::Whoami { .. }
-            | Report::Why { .. }
+            | Report::Why(_)
             | Report::Trusted { .. }
             | Report::Missed { .. }
             | Report::Error { fatal: false, .. }

@@ -14,6 +14,7 @@ use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
 use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
 use crate::time::UnixClock;
+use crate::traversal::nat::Profile;
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
 
 /// Peers whose early data is remembered; beyond them it costs a round trip.
@@ -33,6 +34,8 @@ pub(super) struct Core {
     pub(super) outputs: VecDeque<Output>,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
+    /// What our NAT does, as far as it was measured.
+    pub(super) nat: Profile,
     /// Checks to addresses that only peers vouch for.
     pub(super) claimed: Purse,
     clock: UnixClock,
@@ -71,6 +74,7 @@ impl Core {
             sockets: Vec::new(),
             outputs: VecDeque::new(),
             observed: BTreeMap::new(),
+            nat: Profile::default(),
             claimed: Purse::of_node(now),
             clock,
             last_counter: 0,
@@ -99,9 +103,19 @@ impl Core {
         self.owners.retain(|id, of| *of != owner || kept.contains(id));
     }
 
+    /// Unix seconds.
+    pub(super) fn seconds(&self, now: Instant) -> u64 {
+        self.clock.seconds(now)
+    }
+
+    /// Where the server sees our sockets.
+    pub(super) fn observed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.observed.values().copied()
+    }
+
     /// Grows with every call and, wall clock willing, over restarts: orders early data.
     pub(super) fn early_counter(&mut self, now: Instant) -> u64 {
-        let counter = self.clock.seconds(now).saturating_mul(1 << 20);
+        let counter = self.seconds(now).saturating_mul(1 << 20);
         self.last_counter = counter.max(self.last_counter + 1);
         self.last_counter
     }

@@ -24,6 +24,7 @@ mod server_link;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ use bytes::Bytes;
 
 pub use self::api::{
     Audience, Command, Config, Deadline, Effect, Event, Finality, Handle, Incoming, Input, Known,
-    LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, SocketUse, Whoami, Why,
+    LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, SocketUse, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
@@ -42,6 +43,7 @@ use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
+pub use self::why::{Party, Reason, Router, Why};
 use crate::control::{self, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
@@ -261,7 +263,7 @@ impl Node {
     /// The path to a peer, what was tried, and why it is the one.
     pub fn why(&self, name: &PeerName) -> Option<Why> {
         let link = self.links.values().find(|link| link.name == *name);
-        link.map(PeerLink::why)
+        link.map(|link| link.why(&self.core))
     }
 
     /// Who this peer is, to itself and to the server.
