@@ -389,6 +389,7 @@ impl Driver {
             }
             Event::Refused { finality: Finality::Passing, .. }
             | Event::Observed(_)
+            | Event::Nat(_)
             | Event::ServerSilent
             | Event::ServerClosed { .. }
             | Event::PeerKeyChanged { .. }

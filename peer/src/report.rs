@@ -444,6 +444,7 @@ impl Report {
             Event::Path { name, path } => Self::Path { name, path: path.into() },
             Event::Notice { text, everybody } => Self::Notice { text, everybody },
             Event::Readable
+            | Event::Nat(_)
             | Event::Delivered { .. }
             | Event::Spread { .. }
             | Event::Failed { .. }

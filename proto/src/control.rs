@@ -4,7 +4,7 @@
 //! Three types: a [`Request`] with an id, a [`Reply`] to it, and an [`Event`] that the server
 //! pushes. What the server sends is a [`FromServer`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -240,6 +240,19 @@ pub struct Registered {
     /// Limits of the open network or a word from the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greeting: Option<String>,
+    /// Where else the server answers Binding requests; absent where it has one port only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stun: Option<StunPorts>,
+}
+
+/// Other places of a server, by which a peer finds out about its NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StunPorts {
+    /// The second port, on every address of the server.
+    pub alt_port: u16,
+    /// A second IP with the same two ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alt_ip: Option<IpAddr>,
 }
 
 /// One page of the list.

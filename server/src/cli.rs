@@ -12,7 +12,8 @@ use p2sp_proto::session::StaticKey;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{
-    AltPort, ConfigError, ConsoleMode, Layer, Level, ListenAddress, LogFormat, Settings, Tokens,
+    AltIp, AltPort, ConfigError, ConsoleMode, Layer, Level, ListenAddress, LogFormat, Settings,
+    Tokens,
 };
 use crate::console::Console;
 use crate::driver::{self, Config};
@@ -70,6 +71,14 @@ struct Options {
     /// connect there [default: none]
     #[arg(long, value_name = "IP", env = "P2SP_EXTERNAL_IP", global = true)]
     external_ip: Option<IpAddr>,
+    #[arg(
+        help = "Second IP of this host, by which peers and STUN clients learn more about their NAT (RFC 5780); PUBLIC/LOCAL where a 1:1 NAT translates it [default: none]",
+        long,
+        value_name = "IP",
+        env = "P2SP_ALT_IP",
+        global = true
+    )]
+    alt_ip: Option<AltIp>,
     /// Settings file in TOML; relative paths in it start from its folder [default: none]
     #[arg(long, value_name = "FILE", env = "P2SP_CONFIG", global = true)]
     config: Option<PathBuf>,
@@ -125,6 +134,7 @@ impl Options {
             listen: self.listen,
             alt_port: self.alt_port,
             external_ip: self.external_ip,
+            alt_ip: self.alt_ip,
             data_dir: self.data_dir,
             token_file: self.token_file,
             expire_intervals: self.expire_intervals,
@@ -174,7 +184,10 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
         .build()
         .map_err(Failure::System)?;
     let _inside = runtime.enter();
-    let sockets = Sockets::bind(&settings.listen, settings.alt_port)?;
+    let mut sockets = Sockets::bind(&settings.listen, settings.alt_port)?;
+    if let Some(AltIp(second)) = settings.alt_ip {
+        sockets.add_second_ip(second.local)?;
+    }
     let shutdown = stop_signal().map_err(Failure::System)?;
     let mut config = machine(settings, tokens, &keys);
     announce(settings, &sockets, &config.hub.static_key.public());
@@ -210,6 +223,8 @@ fn machine(settings: &Settings, tokens: Option<Tokens>, keys: &Keys) -> Config {
     }
     config.hub.expire_intervals = settings.expire_intervals;
     config.hub.broadcast_max = settings.broadcast_max;
+    config.hub.places.second_ip = settings.alt_ip.map(|AltIp(second)| second);
+    config.hub.places.external_ip = settings.external_ip;
     config
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use p2sp_proto::hub::AccessToken;
+use p2sp_proto::wire::stun::SecondIp;
 use serde::{Deserialize, Deserializer};
 
 /// The port servers listen on by default, that of STUN.
@@ -55,6 +56,34 @@ impl FromStr for AltPort {
             return Ok(Self::Off);
         }
         text.parse().map(Self::At).map_err(|_| format!("{text:?} is neither a port nor off"))
+    }
+}
+
+/// A second IP as written: `IP`, or `PUBLIC/LOCAL` where a 1:1 NAT translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct AltIp(pub(crate) SecondIp);
+
+impl FromStr for AltIp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (public, local) = text.split_once('/').unwrap_or((text, text));
+        let ip = |text: &str| text.parse::<IpAddr>().ok().filter(|ip| !ip.is_unspecified());
+        match (ip(public), ip(local)) {
+            (Some(public), Some(local)) if public.is_ipv4() == local.is_ipv4() => {
+                Ok(Self(SecondIp { local, public }))
+            }
+            _ => Err(format!("{text:?} is neither an IP address nor PUBLIC/LOCAL")),
+        }
+    }
+}
+
+impl TryFrom<String> for AltIp {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
@@ -112,6 +141,7 @@ pub(crate) struct Layer {
     #[serde(deserialize_with = "number_or_word")]
     pub(crate) alt_port: Option<AltPort>,
     pub(crate) external_ip: Option<IpAddr>,
+    pub(crate) alt_ip: Option<AltIp>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) expire_intervals: Option<u32>,
@@ -154,6 +184,7 @@ impl Layer {
             listen: self.listen.or(weaker.listen),
             alt_port: self.alt_port.or(weaker.alt_port),
             external_ip: self.external_ip.or(weaker.external_ip),
+            alt_ip: self.alt_ip.or(weaker.alt_ip),
             data_dir: self.data_dir.or(weaker.data_dir),
             token_file: self.token_file.or(weaker.token_file),
             expire_intervals: self.expire_intervals.or(weaker.expire_intervals),
@@ -171,6 +202,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Listen,
     pub(crate) alt_port: AltPort,
     pub(crate) external_ip: Option<IpAddr>,
+    pub(crate) alt_ip: Option<AltIp>,
     pub(crate) data_dir: PathBuf,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) expire_intervals: u32,
@@ -186,10 +218,15 @@ impl Settings {
         layer: Layer,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
+        let alt_port = layer.alt_port.unwrap_or(AltPort::Next);
+        if layer.alt_ip.is_some() && alt_port == AltPort::Off {
+            return Err(ConfigError::NoSecondPort);
+        }
         Ok(Self {
             listen: listen(layer.listen)?,
-            alt_port: layer.alt_port.unwrap_or(AltPort::Next),
+            alt_port,
             external_ip: layer.external_ip,
+            alt_ip: layer.alt_ip,
             data_dir: layer.data_dir.unwrap_or_else(|| default_data_dir(variable)),
             token_file: layer.token_file,
             expire_intervals: positive(
@@ -218,6 +255,10 @@ pub(crate) enum ConfigError {
     Zero(&'static str),
     #[error("the address {0} is given twice to listen on: leave one out")]
     Twice(SocketAddr),
+    #[error(
+        "a second IP is of use only with a second port: leave \"--alt-port off\" or --alt-ip out"
+    )]
+    NoSecondPort,
     #[error("no address is given to listen on: name one, or leave the setting out")]
     NoAddress,
     #[error("{0:?} holds no token: add a line \"ID.SECRET [NETWORK]\", or do without --token-file")]

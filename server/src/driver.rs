@@ -16,6 +16,7 @@ use p2sp_proto::hub::{
 };
 use p2sp_proto::io::{Route, Transmit};
 use p2sp_proto::session::StaticKey;
+use p2sp_proto::wire::stun::Places;
 use quinn_udp::EcnCodepoint;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
@@ -76,6 +77,7 @@ impl Config {
             expire_intervals: EXPIRE_INTERVALS,
             broadcast_max: BROADCAST_MAX,
             aes: p2sp_proto::session::has_aes_hardware(),
+            places: Places::default(),
             limits,
         };
         Self { hub, console: None }
@@ -133,7 +135,9 @@ enum Turn {
 impl Driver {
     fn new(config: Config, sockets: Sockets, seed: [u8; 32]) -> Self {
         let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let hub = Hub::new(config.hub, seed, Instant::now(), unix_now);
+        let mut hub = config.hub;
+        hub.places.ports = sockets.ports();
+        let hub = Hub::new(hub, seed, Instant::now(), unix_now);
         Self {
             routes: hub.routes(),
             hub,
@@ -247,6 +251,7 @@ impl Driver {
         match verdict {
             Verdict::Drop => {}
             Verdict::Reply(payload) => self.send(&Transmit::new(route, payload)),
+            Verdict::Elsewhere(transmit) => self.send(&transmit),
             Verdict::Forward(to) => self.forward(to, datagram, datagram.len(), None),
             Verdict::Live => self.handle_datagram(route, datagram, now),
             Verdict::Rest if self.rest.len() < REST_MAX => {

@@ -25,6 +25,8 @@ const TRAIN_LEN_MAX: usize = 1 << 16;
 /// one on the alternative port, by which peers learn how their NAT maps.
 pub struct Sockets {
     sockets: Vec<Socket>,
+    /// Main addresses that have one on the alternative port, and that.
+    ports: Vec<(SocketAddr, SocketAddr)>,
     /// Where the next search for a readable socket begins, so that a busy one starves nobody.
     next: usize,
 }
@@ -45,14 +47,52 @@ impl Sockets {
         }
         let mut alts = Vec::new();
         for (&asked, socket) in addresses.iter().zip(&sockets) {
-            alts.extend(alt_address(asked, socket.bound, alt)?);
+            alts.extend(alt_address(asked, socket.bound, alt)?.map(|at| (socket.bound, at)));
         }
-        for &address in &alts {
-            if !sockets.iter().any(|socket| socket.bound == address) {
-                sockets.push(Socket::bind(address, Use::Alt, &alts)?);
+        let others: Vec<SocketAddr> = alts.iter().map(|(_, at)| *at).collect();
+        let mut ports = Vec::new();
+        for (main, at) in alts {
+            if !sockets.iter().any(|socket| socket.bound == at) {
+                sockets.push(Socket::bind(at, Use::Alt, &others)?);
+                ports.extend(sockets.last().map(|socket| (main, socket.bound)));
+            } else {
+                ports.push((main, at));
             }
         }
-        Ok(Self { sockets, next: 0 })
+        Ok(Self { sockets, ports, next: 0 })
+    }
+
+    /// Opens the ports on a second IP as well, by which peers learn still more about their NAT
+    /// (RFC 5780). A socket on all addresses has it already.
+    ///
+    /// # Errors
+    /// [`BindError`] names the first address that could not be opened.
+    pub fn add_second_ip(&mut self, ip: IpAddr) -> Result<(), BindError> {
+        for (main, alt) in self.ports.clone() {
+            if main.is_ipv4() != ip.is_ipv4() && !main.ip().is_unspecified() {
+                continue;
+            }
+            if main.ip().is_unspecified() {
+                // Nothing to keep, but the address must be one of this host.
+                Socket::bind(SocketAddr::new(ip, 0), Use::Second, &[])?;
+                continue;
+            }
+            let (main, alt) = (SocketAddr::new(ip, main.port()), SocketAddr::new(ip, alt.port()));
+            for address in [main, alt] {
+                if !self.sockets.iter().any(|socket| socket.bound == address) {
+                    self.sockets.push(Socket::bind(address, Use::Second, &[])?);
+                }
+            }
+            if !self.ports.contains(&(main, alt)) {
+                self.ports.push((main, alt));
+            }
+        }
+        Ok(())
+    }
+
+    /// Main addresses that have one on the alternative port, and that.
+    pub(crate) fn ports(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        self.ports.clone()
     }
 
     /// The addresses peers register at, in the order given; a port 0 has become a real one.
@@ -138,6 +178,8 @@ impl Sockets {
 enum Use {
     Main,
     Alt,
+    /// On the second IP.
+    Second,
 }
 
 struct Socket {
@@ -275,6 +317,12 @@ pub enum BindError {
          name the public one with --external-ip"
     )]
     NoSuchAddress(IpAddr),
+    /// The host has no such second address.
+    #[error(
+        "this host has no second address {0}: name one it has, and where a 1:1 NAT translates it \
+         the public one before it, with --alt-ip PUBLIC/LOCAL"
+    )]
+    NoSecondAddress(IpAddr),
     /// The port is reserved for privileged programs.
     #[error("the system denies the UDP port of {0}: {1}, above 1023, or grant the privilege")]
     Denied(SocketAddr, &'static str),
@@ -291,12 +339,16 @@ impl BindError {
         let remedy = match used {
             Use::Main => "choose another with --listen",
             Use::Alt => "choose another (or off) with --alt-port",
+            Use::Second => "choose another second IP with --alt-ip",
         };
         let is = |kind| source.kind() == kind;
         if is(io::ErrorKind::AddrInUse) {
             Self::Taken(address, remedy)
         } else if is(io::ErrorKind::AddrNotAvailable) {
-            Self::NoSuchAddress(address.ip())
+            match used {
+                Use::Main | Use::Alt => Self::NoSuchAddress(address.ip()),
+                Use::Second => Self::NoSecondAddress(address.ip()),
+            }
         } else if is(io::ErrorKind::PermissionDenied) {
             Self::Denied(address, remedy)
         } else {

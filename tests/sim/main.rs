@@ -7,4 +7,5 @@ mod matrix;
 mod nat;
 mod oracle;
 mod probe;
+mod profile;
 mod talk;

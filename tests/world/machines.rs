@@ -17,6 +17,8 @@ use p2sp_proto::io::{Route, Transmit};
 use p2sp_proto::node::{self, Audience, Command, Handle, Known, LocalSocket, Node, PathView};
 use p2sp_proto::session::StaticKey;
 use p2sp_proto::time::earliest;
+use p2sp_proto::traversal::nat::Profile;
+use p2sp_proto::wire::stun::{Places, SecondIp};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
@@ -27,6 +29,8 @@ use crate::packet::Packet;
 
 /// Where every server of the world listens.
 pub const SERVER_PORT: u16 = 3478;
+/// Its second port.
+const ALT_PORT: u16 = 3479;
 
 /// What lives on a host.
 pub enum Machine {
@@ -310,6 +314,11 @@ impl PeerHost {
         self.seen.iter().any(|(_, seen)| test(seen))
     }
 
+    /// What the node found out about its NAT.
+    pub fn nat(&self) -> Profile {
+        self.node.nat()
+    }
+
     /// Why the node uses the path it uses, for people.
     pub fn why(&self, peer: &str) -> String {
         self.node.why(&name(peer)).map_or_else(|| "unknown".into(), |why| format!("{why:?}"))
@@ -529,6 +538,7 @@ fn translate(event: node::Event) -> Seen {
             Seen::Refused { code: problem.code, fatal: finality == node::Finality::Final }
         }
         node::Event::Observed(_)
+        | node::Event::Nat(_)
         | node::Event::ServerSilent
         | node::Event::ServerClosed { .. }
         | node::Event::ServerKeyChanged { .. }
@@ -556,6 +566,7 @@ pub struct ServerHost {
     incarnation: u64,
     /// How long another thread takes for a handshake; zero: done at once.
     handshake_time: Duration,
+    second_ip: Option<IpAddr>,
     hub: Hub,
     routes: Arc<Routes>,
     outbox: VecDeque<Packet>,
@@ -567,13 +578,19 @@ pub struct ServerHost {
 
 impl ServerHost {
     /// Starts a server with one open network.
-    pub fn start(seed: u64, handshake_time: Duration, clock: &Clock) -> Self {
-        let hub = boot_hub(seed, 0, clock);
+    pub fn start(
+        seed: u64,
+        handshake_time: Duration,
+        second_ip: Option<IpAddr>,
+        clock: &Clock,
+    ) -> Self {
+        let hub = boot_hub(seed, 0, second_ip, clock);
         Self {
             process: Process::Running,
             seed,
             incarnation: 0,
             handshake_time,
+            second_ip,
             routes: hub.routes(),
             hub,
             outbox: VecDeque::new(),
@@ -593,7 +610,7 @@ impl ServerHost {
     pub fn restart(&mut self, clock: &Clock) {
         self.process = Process::Running;
         self.incarnation += 1;
-        self.hub = boot_hub(self.seed, self.incarnation, clock);
+        self.hub = boot_hub(self.seed, self.incarnation, self.second_ip, clock);
         self.routes = self.hub.routes();
         self.outbox.clear();
         self.jobs.clear();
@@ -647,13 +664,15 @@ impl Actor for ServerHost {
         mut data: Vec<u8>,
         now: Instant,
     ) {
-        if self.process == Process::Halted || local.port() != SERVER_PORT {
+        let is_ours = [SERVER_PORT, ALT_PORT].contains(&local.port());
+        if self.process == Process::Halted || !is_ours {
             return;
         }
         let route = Route::udp(local, from);
         match Fast::handle(&self.routes, &mut data, route, now) {
             Verdict::Drop => {}
             Verdict::Reply(payload) => self.transmit(Transmit::new(route, payload)),
+            Verdict::Elsewhere(transmit) => self.transmit(transmit),
             Verdict::Forward(route) => self.transmit(Transmit::new(route, data)),
             Verdict::Live | Verdict::Rest => {
                 self.tell_hub(hub::Input::Datagram { route, data: &mut data }, now);
@@ -686,7 +705,7 @@ impl Actor for ServerHost {
     }
 }
 
-fn boot_hub(seed: u64, incarnation: u64, clock: &Clock) -> Hub {
+fn boot_hub(seed: u64, incarnation: u64, second_ip: Option<IpAddr>, clock: &Clock) -> Hub {
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     let config = hub::Config {
         static_key: StaticKey::generate(&mut rng),
@@ -695,8 +714,19 @@ fn boot_hub(seed: u64, incarnation: u64, clock: &Clock) -> Hub {
         expire_intervals: 3,
         broadcast_max: 256,
         aes: false,
+        places: places(second_ip),
         limits: hub::Limits::with_tokens(),
     };
     let mut chance = ChaCha12Rng::seed_from_u64(seed ^ (incarnation + 1) << 48);
     Hub::new(config, seed_from(&mut chance), clock.now(), clock.unix_now())
+}
+
+/// Sockets on all addresses and both ports.
+fn places(second_ip: Option<IpAddr>) -> Places {
+    let at = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    Places {
+        ports: vec![(at(SERVER_PORT), at(ALT_PORT))],
+        second_ip: second_ip.map(|ip| SecondIp { local: ip, public: ip }),
+        external_ip: None,
+    }
 }

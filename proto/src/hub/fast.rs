@@ -6,7 +6,7 @@ use super::counters::Count;
 use super::routes::Routes;
 use super::sources::Class;
 use crate::id::Token;
-use crate::io::Route;
+use crate::io::{Route, Transmit};
 use crate::session::cookie::{InitRefusal, screen_init, versions_reply};
 use crate::wire::stun::{self, StunVerdict};
 use crate::wire::{
@@ -20,6 +20,8 @@ pub enum Verdict {
     Drop,
     /// Send this back on the route it came by.
     Reply(Vec<u8>),
+    /// Send this on the route it names: a client asked to be answered elsewhere.
+    Elsewhere(Transmit),
     /// The datagram, rewritten in place, goes here.
     Forward(Route),
     /// For the hub: established sessions (never shed first).
@@ -86,10 +88,15 @@ impl Look<'_> {
             return self.drop(Count::DroppedLimited);
         }
         let mut out = [0; stun::ANSWER_LEN_MAX];
-        match stun::answer(request, remote, &mut out) {
-            StunVerdict::Answer(len) => {
+        match stun::answer(request, self.route, &self.routes.places, &mut out) {
+            StunVerdict::Answer { len, route } => {
                 self.routes.count(Count::Stun);
-                Verdict::Reply(out[..len].to_vec())
+                let answer = out[..len].to_vec();
+                if route == self.route {
+                    Verdict::Reply(answer)
+                } else {
+                    Verdict::Elsewhere(Transmit::new(route, answer))
+                }
             }
             StunVerdict::Drop(_) => self.drop(Count::DroppedStun),
         }

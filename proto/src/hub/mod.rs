@@ -44,6 +44,7 @@ use crate::id::{Boot, PeerKey, PeerName, Token};
 use crate::io::{Route, Transmit};
 use crate::session::StaticKey;
 use crate::time::{UnixClock, earliest};
+use crate::wire::stun::Places;
 use crate::wire::{self, Family};
 use handshakes::Handshakes;
 use operator::Broadcast;
@@ -88,6 +89,8 @@ pub struct Config {
     pub broadcast_max: u32,
     /// Whether the machine has AES hardware.
     pub aes: bool,
+    /// From where STUN answers can leave.
+    pub places: Places,
     /// Every other bound.
     pub limits: Limits,
 }
@@ -217,8 +220,7 @@ impl Hub {
         let mut cookie_seed = [0; 32];
         rng.fill_bytes(&mut cookie_seed);
         let secrets = Secrets { cookie_seed, source_keys: (rng.next_u64(), rng.next_u64()) };
-        let key = config.static_key.public();
-        let routes = Routes::new(key, config.reset_key, &config.limits, secrets, now);
+        let routes = Routes::new(&config, secrets, now);
         Self {
             networks: networks(&config),
             config,

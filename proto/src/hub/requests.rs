@@ -13,9 +13,10 @@ use super::sessions::Stage;
 use super::{Event, Hub, NOTICE_LEN_MAX, Output};
 use crate::control::{
     self, Answer, CandidateKindText, CandidateText, Exposure, FromServer, LeaveReason, Operation,
-    Outcome, Problem, Register, Registered, Reply, Request, code,
+    Outcome, Problem, Register, Registered, Reply, Request, StunPorts, code,
 };
 use crate::id::{PeerKey, PeerName, Token};
+use crate::io::Route;
 use crate::wire::frame::CANDIDATES_MAX;
 
 /// Longest keepalive interval a peer may state, in seconds.
@@ -188,7 +189,8 @@ impl Hub {
         let gone = || problem(code::NOT_REGISTERED, "the session has ended; connect again");
         let server = self.key();
         let peer = self.sessions.peer(token).ok_or_else(gone)?;
-        let (key, boot, observed) = (peer.key, peer.boot, peer.route.remote);
+        let (key, boot, route) = (peer.key, peer.boot, peer.route);
+        let observed = route.remote;
         let proof = &register.token;
         let network = super::tokens::admit(&self.config, server, proof.as_ref(), peer)?;
         let network = self.network_named(&network)?;
@@ -216,7 +218,7 @@ impl Hub {
             },
         };
         self.settle_member(network, key, member, now);
-        Ok(Answer::Registered(self.greeting(network, name, observed, patience)))
+        Ok(Answer::Registered(self.greeting(network, name, route, patience)))
     }
 
     fn network_named(&self, name: &str) -> Result<usize, Problem> {
@@ -224,13 +226,7 @@ impl Hub {
         found.ok_or_else(|| problem(code::UNAUTHORIZED, "there is no such network here"))
     }
 
-    fn greeting(
-        &self,
-        network: usize,
-        name: PeerName,
-        observed: SocketAddr,
-        patience: u64,
-    ) -> Registered {
+    fn greeting(&self, network: usize, name: PeerName, route: Route, patience: u64) -> Registered {
         let network = &self.networks[network];
         let limits = &self.config.limits;
         let greeting = self.config.tokens.is_empty().then(|| {
@@ -243,13 +239,21 @@ impl Hub {
         });
         Registered {
             name,
-            observed,
+            observed: route.remote,
             network: network.name.clone(),
             network_id: network.id,
             expires: u32::try_from(patience).unwrap_or(u32::MAX),
             broadcast_max: self.config.broadcast_max,
             greeting,
+            stun: self.stun_ports(route.local),
         }
+    }
+
+    /// What a peer that registers at `local` is told of our other places.
+    fn stun_ports(&self, local: SocketAddr) -> Option<StunPorts> {
+        let places = &self.config.places;
+        let alt_ip = places.second_ip.map(|second| second.public);
+        Some(StunPorts { alt_port: places.other_port(local)?, alt_ip })
     }
 
     /// Writes the member down and tells everybody whom it concerns.

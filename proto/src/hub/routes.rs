@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Config;
 use super::counters::{Cells, Count, Counters};
-use super::limits::{Limits, Rate};
+use super::limits::Rate;
 use super::slots::Slots;
 use super::sources::{Class, Sources};
 use crate::id::PeerKey;
 use crate::session::cookie::{CookieJar, ResetKey};
+use crate::wire::stun::Places;
 
 /// Inits per second that may come without a cookie, in all. Each costs four curve operations,
 /// about 200 microseconds of one core.
@@ -26,6 +28,7 @@ pub struct Routes {
     pub(super) cookies: CookieJar,
     pub(super) resets: ResetKey,
     pub(super) key: PeerKey,
+    pub(super) places: Places,
     pub(super) relay_rate: Rate,
     start: Instant,
     pressure: AtomicU64,
@@ -40,13 +43,8 @@ pub(super) struct Secrets {
 }
 
 impl Routes {
-    pub(super) fn new(
-        key: PeerKey,
-        reset_key: [u8; 32],
-        limits: &Limits,
-        secrets: Secrets,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(config: &Config, secrets: Secrets, now: Instant) -> Self {
+        let limits = &config.limits;
         // A quarter of a second of traffic at once, and always a few datagrams.
         let burst = (limits.relay_bytes_per_second / 4).max(16_384);
         Self {
@@ -54,8 +52,9 @@ impl Routes {
             sources: Sources::new(limits, secrets.source_keys),
             cells: Cells::default(),
             cookies: CookieJar::new(secrets.cookie_seed, now),
-            resets: ResetKey::new(reset_key),
-            key,
+            resets: ResetKey::new(config.reset_key),
+            key: config.static_key.public(),
+            places: config.places.clone(),
             relay_rate: Rate::new(limits.relay_bytes_per_second, Duration::from_secs(1), burst),
             start: now,
             pressure: AtomicU64::new(0),

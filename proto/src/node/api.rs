@@ -9,6 +9,7 @@ use crate::control::{Exposure, LeaveReason, Member, Page, Problem};
 use crate::id::{Boot, Channel, Epoch, NetworkId, PeerKey, PeerName, Sequence};
 use crate::io::{Route, Transmit};
 use crate::session::StaticKey;
+use crate::traversal::nat::Profile;
 
 /// Who a node is, whom it registers with and what it remembers.
 pub struct Config {
@@ -254,6 +255,8 @@ pub enum Event {
         /// Whether registration goes on by itself.
         finality: Finality,
     },
+    /// What is known of the NAT changed.
+    Nat(Profile),
     /// Nothing was heard from the server for a while; the node tries on.
     ServerSilent,
     /// The server ended the session; the node tries on unless a final refusal came before.

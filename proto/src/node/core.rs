@@ -32,10 +32,10 @@ pub(super) struct Core {
     pub(super) exposure: Exposure,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
+    /// What is known of our NAT.
+    pub(super) nat: Profile,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
-    /// What our NAT does, as far as it was measured.
-    pub(super) nat: Profile,
     /// Checks to addresses that only peers vouch for.
     pub(super) claimed: Purse,
     clock: UnixClock,

@@ -127,6 +127,7 @@ impl Node {
             name: answer.name.clone(),
             network: answer.network.clone(),
             broadcast_max: answer.broadcast_max,
+            stun: answer.stun,
         });
         self.observed(answer.observed, now);
         self.core.event(Event::Registered(Registration {

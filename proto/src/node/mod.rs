@@ -19,6 +19,7 @@ mod from_server;
 mod introduce;
 mod outbox;
 mod peer_link;
+mod profile;
 mod purse;
 mod server_link;
 mod spare;
@@ -27,7 +28,7 @@ mod tests;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,14 +42,16 @@ use self::core::{Core, Owner};
 use self::directory::Directory;
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
+use self::profile::{Profiler, Target};
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
 pub use self::why::{Party, Reason, Router, Why};
-use crate::control::{self, Problem, code};
+use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
 use crate::time::{Timers, UnixClock, earliest};
 use crate::transport::SendError;
+use crate::traversal::nat::Profile;
 use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
 
 /// Most peers talked to at a time; the least recently used idle one makes room.
@@ -87,6 +90,7 @@ pub struct Node {
     listings: VecDeque<Handle>,
     spares: Spares,
     other_family: OtherFamily,
+    profiler: Profiler,
     /// When each link wants to be looked at; right for all links that are not `touched`.
     timers: Timers<PeerKey>,
     /// Links that have something to flush.
@@ -120,6 +124,8 @@ struct Registered {
     name: PeerName,
     network: String,
     broadcast_max: u32,
+    /// Where else the server answers Binding requests.
+    stun: Option<control::StunPorts>,
 }
 
 /// What a page of the list is for.
@@ -156,6 +162,7 @@ impl Node {
             listings: VecDeque::new(),
             spares: Spares::new(now),
             other_family: OtherFamily::new(now),
+            profiler: Profiler::new(now),
             timers: Timers::default(),
             touched: BTreeSet::new(),
             reader: None,
@@ -222,6 +229,7 @@ impl Node {
         next = earliest(next, self.spares.poll_timeout());
         let other = self.server.other_family(&self.core);
         next = earliest(next, self.other_family.poll_timeout(other));
+        next = earliest(next, self.profiler.poll_timeout());
         if !self.links.is_empty() {
             next = earliest(next, Some((self.sweep_at, "idle links")));
         }
@@ -307,7 +315,8 @@ impl Node {
                 let server = self.server_v4();
                 self.spares.opened(bound.first().copied(), server, &mut self.core, now);
             }
-            SocketUse::Measure | SocketUse::Guess => {}
+            SocketUse::Measure => self.profiler.opened(bound, &mut self.core, now),
+            SocketUse::Guess => {}
         }
     }
 
@@ -406,6 +415,9 @@ impl Node {
 
     /// A check carries the tag of its pair; each agent knows its own.
     fn handle_stun(&mut self, route: Route, data: &[u8], now: Instant) {
+        if self.profiler.handle(route, data) {
+            return;
+        }
         if let Some(ready) = self.spares.measured(route, data) {
             return self.offer_spare(&ready, now);
         }
@@ -425,9 +437,41 @@ impl Node {
 
     /// The server's IPv4 address, whichever family the session uses.
     fn server_v4(&self) -> Option<SocketAddr> {
+        self.route_v4().map(|route| route.remote)
+    }
+
+    fn route_v4(&self) -> Option<Route> {
         let session = self.via().map(|via| via.route);
-        let routes = session.into_iter().chain(self.server.other_family(&self.core));
-        routes.map(|route| route.remote).find(SocketAddr::is_ipv4)
+        let mut routes = session.into_iter().chain(self.server.other_family(&self.core));
+        routes.find(|route| route.remote.is_ipv4())
+    }
+
+    /// Where to ask about our NAT: known while registered with a server that has two ports. Who
+    /// hides has no use for it.
+    fn profile_target(&self) -> Option<Target> {
+        if self.core.exposure == Exposure::Hidden {
+            return None;
+        }
+        let stun = self.registered.as_ref()?.stun?;
+        let main = self.route_v4().filter(|_| self.phase == Phase::Running)?;
+        let other = |ip: &IpAddr| ip.is_ipv4() && *ip != main.remote.ip();
+        Some(Target { main, alt_port: stun.alt_port, alt_ip: stun.alt_ip.filter(other) })
+    }
+
+    /// Goes on finding out about our NAT.
+    fn profile(&mut self, now: Instant) {
+        let target = self.profile_target();
+        let Some(nat) = self.profiler.advance(target, &mut self.core, now) else { return };
+        if self.core.nat != nat {
+            self.core.nat = nat;
+            self.core.event(Event::Nat(nat));
+            self.touched.extend(self.links.keys());
+        }
+    }
+
+    /// What is known of our NAT.
+    pub fn nat(&self) -> Profile {
+        self.core.nat
     }
 
     fn via(&self) -> Option<Via> {
@@ -449,6 +493,7 @@ impl Node {
         // The network changed under us: show the server and the peers where we are now.
         self.server.ping(now);
         self.other_family.restart(now);
+        self.profiler.restart(&mut self.core, now);
         for (key, link) in &mut self.links {
             link.restart(now);
             self.touched.insert(*key);
@@ -472,6 +517,7 @@ impl Node {
         }
         if old.is_some() && self.registered.is_some() {
             self.core.event(Event::Observed(address));
+            self.profiler.restart(&mut self.core, now);
         }
         self.candidates_changed(now);
     }
@@ -486,6 +532,7 @@ impl Node {
     /// Drains the parts until nothing moves; each round only looks at links that were touched.
     fn flush(&mut self, now: Instant) {
         self.settle(now);
+        self.profile(now);
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();

@@ -140,6 +140,7 @@ impl Net {
             expire_intervals: 3,
             broadcast_max: 256,
             aes: true,
+            places: crate::wire::stun::Places::default(),
             limits,
         };
         Hub::new(config, [seed; 32], now, second(1_700_000_000))
@@ -291,6 +292,7 @@ impl Net {
         match Fast::handle(&self.routes, data, route, self.now) {
             Verdict::Drop => {}
             Verdict::Reply(payload) => self.fly(Transmit::new(route, payload)),
+            Verdict::Elsewhere(transmit) => self.fly(transmit),
             Verdict::Forward(route) => self.fly(Transmit::new(route, data.to_vec())),
             Verdict::Live | Verdict::Rest => {
                 self.hub.handle_input(hub::Input::Datagram { route, data }, self.now);

@@ -1,67 +1,24 @@
 //! STUN (RFC 8489): the server's answer to a Binding request without an allocation, a first look
 //! at any STUN datagram, and, by way of stun-rs, a peer's own Binding.
-//!
-//! A server's answer is no larger than the question, with one exception: the bare answer, which
-//! is 12 bytes larger than a bare request over IPv4 and 24 over IPv6. SOFTWARE and FINGERPRINT
-//! are left out where they do not fit. The server holds no credentials: it ignores integrity.
+
+mod answer;
+mod places;
 
 use std::net::{IpAddr, SocketAddr};
 
-use stun_rs::attributes::stun::{MappedAddress, XorMappedAddress};
+use stun_rs::attributes::discovery::{ChangeRequest, ChangeRequestFlags};
+use stun_rs::attributes::stun::{MappedAddress, Software, XorMappedAddress};
 use stun_rs::{
     MessageClass, MessageDecoderBuilder, MessageEncoder, MessageEncoderBuilder, StunMessage,
     StunMessageBuilder, TransactionId, methods,
 };
 
+pub use self::answer::{ANSWER_LEN_MAX, StunDrop, StunVerdict, answer};
+pub use self::places::{Places, SecondIp};
 use crate::id::CheckTag;
-
-/// Largest answer of [`answer`], in bytes.
-pub const ANSWER_LEN_MAX: usize = 128;
 
 /// Largest STUN message a peer builds or reads; far below where stun-rs' 16-bit lengths wrap.
 pub const MESSAGE_LEN_MAX: usize = 1280;
-
-/// What [`answer`] decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StunVerdict {
-    /// Send this many bytes of the buffer back to where the request came from.
-    Answer(usize),
-    /// Send nothing.
-    Drop(StunDrop),
-}
-
-/// Why a STUN datagram gets no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StunDrop {
-    /// Its FINGERPRINT is wrong.
-    Fingerprint,
-    /// Lengths or attributes do not add up.
-    Malformed,
-    /// A method other than Binding (RFC 8489 section 6.3: silently discarded).
-    Method,
-    /// An indication or a response.
-    NotRequest,
-}
-
-/// Answers a Binding request of anybody: what the server does for the whole world.
-///
-/// `from` is the source of the datagram; an IPv4-mapped address is answered as IPv4. A request
-/// without the magic cookie is one of RFC 3489 and gets MAPPED-ADDRESS (RFC 8489 section 11).
-/// CHANGE-REQUEST is understood only when it asks for no change.
-pub fn answer(request: &[u8], from: SocketAddr, out: &mut [u8; ANSWER_LEN_MAX]) -> StunVerdict {
-    let Some(message) = Message::parse(request) else {
-        return StunVerdict::Drop(StunDrop::Malformed);
-    };
-    match message.kind {
-        BINDING_REQUEST => {}
-        kind if kind & CLASS_MASK == 0 => return StunVerdict::Drop(StunDrop::Method),
-        _ => return StunVerdict::Drop(StunDrop::NotRequest),
-    }
-    match Survey::of(&message) {
-        Err(reason) => StunVerdict::Drop(reason),
-        Ok(survey) => StunVerdict::Answer(write_answer(&message, &survey, canonical(from), out)),
-    }
-}
 
 /// Whether `datagram` is a Binding request whose USERNAME is `tag`: a cheap look before any
 /// cryptography, proof of nothing.
@@ -77,6 +34,45 @@ pub fn binding_request(transaction: [u8; 12]) -> Vec<u8> {
         .with_transaction_id(TransactionId::from(transaction))
         .build();
     encode(&message)
+}
+
+/// A Binding request that is answered from elsewhere (RFC 5780 section 7.2), as large as the
+/// largest bare answer.
+pub(crate) fn changed_binding_request(transaction: [u8; 12], change: Change) -> Vec<u8> {
+    let flags = match change {
+        Change::Port => ChangeRequestFlags::ChangePort.into(),
+        Change::IpAndPort => ChangeRequestFlags::ChangeIp | ChangeRequestFlags::ChangePort,
+    };
+    let builder = StunMessageBuilder::new(methods::BINDING, MessageClass::Request)
+        .with_transaction_id(TransactionId::from(transaction))
+        .with_attribute(ChangeRequest::new(Some(flags)));
+    // Far below the longest that is allowed.
+    let padded = match Software::new(FILLER) {
+        Ok(filler) => builder.with_attribute(filler),
+        Err(_) => builder,
+    };
+    encode(&padded.build())
+}
+
+/// From where an answer is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// From the other port.
+    Port,
+    /// From the other IP and port.
+    IpAndPort,
+}
+
+/// The transaction of a Binding request of anybody.
+pub(crate) fn read_binding_request(datagram: &[u8]) -> Option<[u8; 12]> {
+    let parsed = Message::parse(datagram).filter(|parsed| parsed.kind == BINDING_REQUEST)?;
+    Some(parsed.transaction())
+}
+
+/// The transaction of a Binding request that was refused.
+pub(crate) fn read_binding_error(datagram: &[u8]) -> Option<[u8; 12]> {
+    let parsed = Message::parse(datagram).filter(|parsed| parsed.kind == BINDING_ERROR)?;
+    Some(parsed.transaction())
 }
 
 /// Reads a success response to a Binding request with stun-rs: its transaction and the address
@@ -249,207 +245,6 @@ fn split_attribute(rest: &[u8], at: usize) -> Option<Attribute<'_>> {
     Some(Attribute { kind, at, value })
 }
 
-/// What a request's attributes ask of the server.
-#[derive(Default)]
-struct Survey {
-    /// Comprehension-required attributes that are not understood, in order.
-    unknown: [u16; UNKNOWN_MAX],
-    unknown_count: usize,
-    fingerprint: bool,
-}
-
-impl Survey {
-    fn of(message: &Message<'_>) -> Result<Self, StunDrop> {
-        let mut survey = Self::default();
-        let mut after_integrity = false;
-        for attribute in message.attributes() {
-            let attribute = attribute.map_err(|Truncated| StunDrop::Malformed)?;
-            match attribute.kind {
-                kind::FINGERPRINT if message.is_fingerprint(&attribute) => {
-                    survey.fingerprint = true;
-                }
-                kind::FINGERPRINT => return Err(StunDrop::Fingerprint),
-                // RFC 8489 sections 14.5 and 14.6: what follows integrity is ignored.
-                kind::MESSAGE_INTEGRITY | kind::MESSAGE_INTEGRITY_SHA256 => after_integrity = true,
-                kind if after_integrity || understood(kind, attribute.value) => {}
-                kind => survey.add_unknown(kind),
-            }
-        }
-        Ok(survey)
-    }
-
-    fn add_unknown(&mut self, kind: u16) {
-        if self.unknown[..self.unknown_count].contains(&kind) {
-            return;
-        }
-        if let Some(slot) = self.unknown.get_mut(self.unknown_count) {
-            *slot = kind;
-            self.unknown_count += 1;
-        }
-    }
-}
-
-/// Comprehension-optional, or of RFC 8489 itself. The rest, ICE and RFC 5780 among them, is not
-/// for this server.
-fn understood(kind: u16, value: &[u8]) -> bool {
-    match kind {
-        0x8000.. => true,
-        kind::CHANGE_REQUEST => value == [0; 4],
-        kind::MAPPED_ADDRESS
-        | kind::USERNAME
-        | kind::ERROR_CODE
-        | kind::UNKNOWN_ATTRIBUTES
-        | kind::REALM
-        | kind::NONCE
-        | kind::PASSWORD_ALGORITHM
-        | kind::USERHASH
-        | kind::XOR_MAPPED_ADDRESS => true,
-        _ => false,
-    }
-}
-
-fn write_answer(
-    request: &Message<'_>,
-    survey: &Survey,
-    from: SocketAddr,
-    out: &mut [u8; ANSWER_LEN_MAX],
-) -> usize {
-    let mut answer = Answer { bytes: out, len: HEADER_LEN };
-    answer.bytes[4..HEADER_LEN].copy_from_slice(&request.bytes[4..HEADER_LEN]);
-    let room = request.bytes.len();
-    if survey.unknown_count == 0 {
-        answer.put_kind(BINDING_SUCCESS);
-        answer.put_mapped(request, from);
-    } else {
-        answer.put_kind(BINDING_ERROR);
-        answer.put_error(request, survey, room);
-    }
-    if request.is_modern() {
-        answer.put_extras(survey, room);
-    }
-    answer.put_length();
-    answer.len
-}
-
-/// The answer as it grows. [`ANSWER_LEN_MAX`] holds the largest: see its test.
-struct Answer<'o> {
-    bytes: &'o mut [u8; ANSWER_LEN_MAX],
-    len: usize,
-}
-
-impl Answer<'_> {
-    fn put_kind(&mut self, kind: u16) {
-        self.bytes[..2].copy_from_slice(&kind.to_be_bytes());
-    }
-
-    fn put_length(&mut self) {
-        let len = (self.len - HEADER_LEN) as u16;
-        self.bytes[2..4].copy_from_slice(&len.to_be_bytes());
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    fn put_u16(&mut self, value: u16) {
-        self.put(&value.to_be_bytes());
-    }
-
-    fn put_attribute(&mut self, kind: u16, value: &[u8]) {
-        self.put_u16(kind);
-        self.put_u16(value.len() as u16);
-        self.put(value);
-        let padding = self.len.next_multiple_of(4) - self.len;
-        self.put(&[0; 3][..padding]);
-    }
-
-    /// XOR-MAPPED-ADDRESS, or MAPPED-ADDRESS for a request of RFC 3489.
-    fn put_mapped(&mut self, request: &Message<'_>, from: SocketAddr) {
-        let (kind, mask) = if request.is_modern() {
-            (kind::XOR_MAPPED_ADDRESS, &request.bytes[4..HEADER_LEN])
-        } else {
-            (kind::MAPPED_ADDRESS, [0; 16].as_slice())
-        };
-        let mut value = [0; 20];
-        let len = match from.ip() {
-            IpAddr::V4(ip) => {
-                value[1] = 1;
-                value[4..8].copy_from_slice(&ip.octets());
-                8
-            }
-            IpAddr::V6(ip) => {
-                value[1] = 2;
-                value[4..20].copy_from_slice(&ip.octets());
-                20
-            }
-        };
-        value[2..4].copy_from_slice(&from.port().to_be_bytes());
-        xor(&mut value[2..4], &mask[..2]);
-        xor(&mut value[4..], mask);
-        self.put_attribute(kind, &value[..len]);
-    }
-
-    /// ERROR-CODE 420 and UNKNOWN-ATTRIBUTES; the reason phrase only when it fits.
-    fn put_error(&mut self, request: &Message<'_>, survey: &Survey, room: usize) {
-        let list = UnknownList::of(request, survey, room);
-        let bare = HEADER_LEN + 8 + 4 + list.len.next_multiple_of(4);
-        let phrase = if bare + REASON.len().next_multiple_of(4) <= room { REASON } else { &[] };
-        let mut code = [0; 4 + REASON.len()];
-        code[2] = 4;
-        code[3] = 20;
-        code[4..4 + phrase.len()].copy_from_slice(phrase);
-        self.put_attribute(kind::ERROR_CODE, &code[..4 + phrase.len()]);
-        self.put_attribute(kind::UNKNOWN_ATTRIBUTES, &list.bytes[..list.len]);
-    }
-
-    /// SOFTWARE where it fits beside FINGERPRINT; FINGERPRINT where it was used and fits.
-    fn put_extras(&mut self, survey: &Survey, room: usize) {
-        let fingerprint = survey.fingerprint && self.len + FINGERPRINT_LEN <= room;
-        let reserved = if fingerprint { FINGERPRINT_LEN } else { 0 };
-        if self.len + 4 + SOFTWARE.len() + reserved <= room {
-            self.put_attribute(kind::SOFTWARE, SOFTWARE);
-        }
-        if fingerprint {
-            self.len += FINGERPRINT_LEN;
-            self.put_length();
-            self.len -= FINGERPRINT_LEN;
-            let value = self::fingerprint(&self.bytes[..self.len]);
-            self.put_attribute(kind::FINGERPRINT, &value);
-        }
-    }
-}
-
-/// The value of UNKNOWN-ATTRIBUTES.
-struct UnknownList {
-    bytes: [u8; 2 * UNKNOWN_MAX],
-    len: usize,
-}
-
-impl UnknownList {
-    /// As many as make an answer no larger than the question or the smallest error there is.
-    fn of(request: &Message<'_>, survey: &Survey, room: usize) -> Self {
-        let mut list = Self { bytes: [0; 2 * UNKNOWN_MAX], len: 0 };
-        let fitting = (room.max(ERROR_LEN_MIN) - (ERROR_LEN_MIN - 4)) / 2;
-        let known = &survey.unknown[..survey.unknown_count.min(fitting)];
-        known.iter().for_each(|kind| list.push(*kind));
-        // RFC 3489 section 11.2.10: an odd list repeats one entry instead of padding.
-        if let (false, 1, Some(last)) = (request.is_modern(), known.len() % 2, known.last()) {
-            list.push(*last);
-        }
-        list
-    }
-
-    fn push(&mut self, kind: u16) {
-        self.bytes[self.len..self.len + 2].copy_from_slice(&kind.to_be_bytes());
-        self.len += 2;
-    }
-}
-
-fn xor(bytes: &mut [u8], mask: &[u8]) {
-    bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
-}
-
 /// The value of FINGERPRINT over `bytes` (RFC 8489 section 14.7).
 pub(crate) fn fingerprint(bytes: &[u8]) -> [u8; 4] {
     (crc32(bytes) ^ 0x5354_554E).to_be_bytes()
@@ -498,18 +293,15 @@ static CRC_TABLES: [[u32; 256]; 4] = {
 pub(crate) const HEADER_LEN: usize = 20;
 /// Bytes of a FINGERPRINT attribute with its header.
 pub(crate) const FINGERPRINT_LEN: usize = 8;
-/// Unknown attributes named in one answer: enough to see what is wrong, and a multiple of two so
-/// that an odd list has room for its repeated entry.
-const UNKNOWN_MAX: usize = 8;
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 pub(crate) const BINDING_REQUEST: u16 = 0x0001;
 pub(crate) const BINDING_SUCCESS: u16 = 0x0101;
 const BINDING_ERROR: u16 = 0x0111;
-/// Bytes of an error answer without a phrase that names one or two attributes.
-const ERROR_LEN_MIN: usize = HEADER_LEN + 8 + 8;
-const CLASS_MASK: u16 = 0x0110;
-const REASON: &[u8] = b"Unknown Attribute";
-const SOFTWARE: &[u8] = b"p2sp";
+/// SOFTWARE of requests whose answer must not be larger.
+const FILLER: &str = "p2sp measures nat";
+/// Flags of CHANGE-REQUEST (RFC 5780 section 7.2).
+const CHANGE_IP: u32 = 4;
+const CHANGE_PORT: u32 = 2;
 
 /// Attribute types (IANA registry).
 pub(crate) mod kind {
@@ -525,8 +317,12 @@ pub(crate) mod kind {
     pub(super) const PASSWORD_ALGORITHM: u16 = 0x001D;
     pub(super) const USERHASH: u16 = 0x001E;
     pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    pub(super) const PADDING: u16 = 0x0026;
+    pub(super) const RESPONSE_PORT: u16 = 0x0027;
     pub(super) const SOFTWARE: u16 = 0x8022;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
+    pub(super) const RESPONSE_ORIGIN: u16 = 0x802B;
+    pub(super) const OTHER_ADDRESS: u16 = 0x802C;
 }
 
 #[cfg(test)]

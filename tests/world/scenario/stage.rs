@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use p2sp_proto::control::Exposure;
+use p2sp_proto::traversal::nat::Profile;
 
 use crate::clock::Clock;
 use crate::firewall::FirewallConfig;
@@ -19,6 +20,8 @@ use crate::world::{Stuck, World};
 
 /// The server's addresses.
 const SERVER: [&str; 2] = ["203.0.113.1", "2001:db8:ffff::1"];
+/// Its further address, where it has one.
+const SECOND_IP: &str = "203.0.113.2";
 /// One way over a peer's access line, unless a scenario says otherwise.
 pub(super) const ACCESS: Duration = Duration::from_millis(20);
 /// How finely a stage looks at what the peers were told.
@@ -89,15 +92,26 @@ struct Player {
 impl Stage {
     /// A world with a server in it.
     pub fn new(seed: u64) -> Self {
-        Self::with_handshake_time(seed, Duration::ZERO)
+        Self::with_server(seed, Duration::ZERO, None)
+    }
+
+    /// The same with a server that has a second IP.
+    pub fn with_second_ip(seed: u64) -> Self {
+        Self::with_server(seed, Duration::ZERO, Some(SECOND_IP))
     }
 
     /// The same with a server whose handshakes take this long on another thread.
     pub fn with_handshake_time(seed: u64, handshake_time: Duration) -> Self {
+        Self::with_server(seed, handshake_time, None)
+    }
+
+    fn with_server(seed: u64, handshake_time: Duration, second_ip: Option<&str>) -> Self {
         let mut world = World::new(seed);
-        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, world.clock());
+        let second = second_ip.and_then(|text| text.parse().ok());
+        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, second, world.clock());
         let machine = Machine::Server(Box::new(server));
-        let server = world.add_host("server", ZoneId::INTERNET, &SERVER, Link::lan(), machine);
+        let addresses: Vec<&str> = SERVER.into_iter().chain(second_ip).collect();
+        let server = world.add_host("server", ZoneId::INTERNET, &addresses, Link::lan(), machine);
         let (players, model) = (BTreeMap::new(), Model::new());
         Self {
             world,
@@ -377,6 +391,14 @@ impl Stage {
         match self.world.actor(self.host(name)) {
             Machine::Peer(peer) => peer.seen(),
             Machine::Server(_) => &[],
+        }
+    }
+
+    /// What a peer found out about its NAT.
+    pub fn nat(&self, name: &str) -> Profile {
+        match self.world.actor(self.host(name)) {
+            Machine::Peer(peer) => peer.nat(),
+            Machine::Server(_) => Profile::default(),
         }
     }
 

@@ -80,6 +80,7 @@ pub(super) fn config(tokens: &[(&str, &str, &str)]) -> Config {
         expire_intervals: 3,
         broadcast_max: 256,
         aes: true,
+        places: crate::wire::stun::Places::default(),
         limits: Limits::open(),
     }
 }
@@ -136,6 +137,7 @@ impl World {
         match &verdict {
             Verdict::Drop => {}
             Verdict::Reply(reply) => self.deliver(from, reply.clone()),
+            Verdict::Elsewhere(other) => self.deliver(other.route.remote, other.payload.clone()),
             Verdict::Forward(to) => {
                 assert_eq!(to.local, SERVER.into());
                 self.deliver(to.remote, datagram);

@@ -1,7 +1,10 @@
 //! Names, tokens, presence and silence.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::*;
-use crate::control::code;
+use crate::control::{StunPorts, code};
+use crate::wire::stun::{Places, SecondIp};
 
 fn proof(world: &World, client: usize, id: &str, secret: &str) -> TokenProof {
     let proof = token_proof_session(secret, &world.clients[client].hash);
@@ -355,4 +358,26 @@ fn nonsense_on_the_control_channel_ends_the_session() {
     assert_eq!(world.clients[alice].closed(), Some(code::BAD_REQUEST));
     world.run(Duration::from_secs(10));
     assert_eq!(world.hub.status(world.now).sessions, 0);
+}
+
+#[test]
+fn a_peer_is_told_where_else_the_server_answers() {
+    let answer = |places: Places| {
+        let mut world = World::with(Config { places, ..config(&[]) });
+        let alice = world.shake(Hello::new(1));
+        let Ok(Answer::Registered(registered)) = world.register(alice, "alice") else {
+            panic!("refused");
+        };
+        registered.stun
+    };
+    assert_eq!(answer(Places::default()), None);
+    let any: IpAddr = Ipv4Addr::UNSPECIFIED.into();
+    let ports = vec![((any, SERVER.1).into(), (any, 3479).into())];
+    let one = Places { ports, ..Places::default() };
+    let told = StunPorts { alt_port: 3479, alt_ip: None };
+    assert_eq!(answer(one.clone()), Some(told));
+    let [local, public] = ["192.0.2.77", "203.0.113.77"].map(|ip| ip.parse().unwrap());
+    let second_ip = Some(SecondIp { local, public });
+    let told = StunPorts { alt_ip: Some(public), ..told };
+    assert_eq!(answer(Places { second_ip, ..one }), Some(told));
 }

@@ -21,6 +21,23 @@ fn anybody_learns_its_address_by_stun() {
 }
 
 #[test]
+fn who_asks_for_it_is_answered_from_the_other_port() {
+    let at = |port| SocketAddr::new(SocketAddr::from(SERVER).ip(), port);
+    let ports = vec![(SERVER.into(), at(9))];
+    let places = wire::stun::Places { ports, ..wire::stun::Places::default() };
+    let limits = Limits { stun_per_second: 1, ..Limits::open() };
+    let mut world = World::with(Config { places, limits, ..config(&[]) });
+    let request = wire::stun::changed_binding_request([9; 12], wire::stun::Change::Port);
+    let Verdict::Elsewhere(sent) = world.arrive(stranger(), request.clone()) else {
+        panic!("not from elsewhere")
+    };
+    assert_eq!(sent.route, Route::udp(at(9), stranger()));
+    assert!(sent.payload.len() <= request.len());
+    assert!(matches!(world.arrive(stranger(), request.clone()), Verdict::Elsewhere(_)));
+    assert_eq!(world.arrive(stranger(), request), Verdict::Drop, "the limit of a prefix");
+}
+
+#[test]
 fn a_server_that_forgot_says_so_and_the_peer_registers_again() {
     let mut world = World::new();
     let alice = world.join(1, "alice");

@@ -1,14 +1,18 @@
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use stun_rs::attributes::discovery::{ChangeRequest, ChangeRequestFlags};
+use stun_rs::attributes::discovery::{ChangeRequest, ChangeRequestFlags, ResponseOrigin};
 use stun_rs::attributes::ice::Priority;
 use stun_rs::attributes::stun::{
     ErrorCode, Fingerprint, MessageIntegritySha256, Software, UnknownAttributes, UserName,
 };
 use stun_rs::{DecoderContextBuilder, ErrorCode as Code, HMACKey, StunAttribute};
 
+use super::answer::UNKNOWN_MAX;
 use super::*;
+use crate::io::Route;
+
+mod discovery;
 
 const TRANSACTION: [u8; 12] = *b"transaction!";
 
@@ -20,11 +24,24 @@ fn v6() -> SocketAddr {
     "[2001:db8::7]:40123".parse().unwrap()
 }
 
-/// What the server says, or why it says nothing.
+/// Where the server is asked.
+fn server() -> SocketAddr {
+    "192.0.2.1:3478".parse().unwrap()
+}
+
+/// What a server without a second place says, or why it says nothing.
 fn ask(request: &[u8], from: SocketAddr) -> Result<Vec<u8>, StunDrop> {
+    let route = Route::udp(server(), from);
+    let (answer, sent) = ask_at(request, route, &Places::default())?;
+    assert_eq!(sent, Route::udp(server(), canonical(from)));
+    Ok(answer)
+}
+
+/// What a server says and which way, or why it says nothing.
+fn ask_at(request: &[u8], route: Route, places: &Places) -> Result<(Vec<u8>, Route), StunDrop> {
     let mut out = [0xEE; ANSWER_LEN_MAX];
-    match answer(request, from, &mut out) {
-        StunVerdict::Answer(len) => Ok(out[..len].to_vec()),
+    match answer(request, route, places, &mut out) {
+        StunVerdict::Answer { len, route } => Ok((out[..len].to_vec(), route)),
         StunVerdict::Drop(reason) => Err(reason),
     }
 }
@@ -92,6 +109,7 @@ fn software_and_fingerprint_come_where_they_fit() {
     );
     let expected = build(MessageClass::SuccessResponse)
         .with_attribute(XorMappedAddress::from(v4()))
+        .with_attribute(ResponseOrigin::from(server()))
         .with_attribute(Software::new("p2sp").unwrap())
         .with_attribute(Fingerprint::default());
     let answer = ask(&request, v4()).unwrap();
@@ -278,7 +296,9 @@ fn a_peer_reads_only_sound_answers() {
 fn attribute() -> impl Strategy<Value = (u16, Vec<u8>)> {
     let kind = prop_oneof![
         any::<u16>(),
-        prop::sample::select(vec![0x0001, 0x0003, 0x0006, 0x0008, 0x001C, 0x0024, 0x8022, 0x8028]),
+        prop::sample::select(vec![
+            0x0001, 0x0003, 0x0006, 0x0008, 0x001C, 0x0024, 0x0026, 0x0027, 0x8022, 0x8028
+        ]),
     ];
     (kind, prop::collection::vec(any::<u8>(), 0..40))
 }
@@ -297,8 +317,11 @@ proptest! {
         fingerprint in any::<bool>(),
         modern in any::<bool>(),
         six in any::<bool>(),
+        second in any::<bool>(),
     ) {
         let from = if six { v6() } else { v4() };
+        let route = discovery::route_from(from);
+        let places = if second { discovery::two_of_each() } else { Places::default() };
         let cookie = if modern { MAGIC_COOKIE } else { *b"clas" };
         let list: Vec<(u16, &[u8])> =
             attributes.iter().map(|(kind, value)| (*kind, value.as_slice())).collect();
@@ -309,7 +332,9 @@ proptest! {
             let value = super::fingerprint(&request[..at]);
             request[at + 4..].copy_from_slice(&value);
         }
-        if let Ok(answer) = ask(&request, from) {
+        if let Ok((answer, sent)) = ask_at(&request, route, &places) {
+            prop_assert_eq!(sent.remote.ip(), from.ip());
+            prop_assert!(sent == route || answer.len() <= request.len());
             let plain = if six { 44 } else { 32 };
             let bare_error = 36;
             prop_assert!(answer.len() <= request.len().max(plain).max(bare_error));
