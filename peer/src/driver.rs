@@ -11,8 +11,8 @@ use bytes::Bytes;
 use p2sp_proto::control::{Member, Page, Problem};
 use p2sp_proto::id::{Boot, NetworkId, PeerKey, PeerName};
 use p2sp_proto::node::{
-    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Node, Output,
-    PathView, Recipient, Registration, SocketUse, Whoami, Why,
+    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Netcheck, Node,
+    Output, PathView, Recipient, Registration, SocketUse, Whoami, Why,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -49,6 +49,9 @@ pub(crate) enum Order {
     Why {
         name: PeerName,
         done: oneshot::Sender<Option<Why>>,
+    },
+    Netcheck {
+        done: oneshot::Sender<Netcheck>,
     },
     Command(Command),
     Close,
@@ -321,6 +324,7 @@ impl Driver {
             }
             // Whoever asked and went away needs no answer.
             Order::Whoami { done } => drop(done.send(self.node.whoami())),
+            Order::Netcheck { done } => drop(done.send(self.node.netcheck())),
             Order::Why { name, done } => drop(done.send(self.node.why(&name))),
             Order::Command(command) => self.command(command, now),
             Order::Close => self.start_closing(now),

@@ -20,7 +20,8 @@
 //! | `notice` | `text`, `everybody` |
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds) |
 //! | `whoami` | `name?`, `key`, `address?`, `network?`, `server`, `server_key?`, `registered` |
-//! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`) |
+//! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `nat`, `their_nat?` |
+//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `nat`, `measured` (`done`, `under_way`, `impossible`), `outlook` (a word), `verdict` (a sentence) |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
 //! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
@@ -31,6 +32,10 @@
 //! `before` or `never`: when the other side answered checks there. The `cause` of a path is one of
 //! `no_session`, `direct`, `hidden`, `not_introduced`, `checking`, `no_common_family`, `lost`,
 //! `same_router` and `silent`.
+//!
+//! A `nat` is the profile of [`p2sp_proto::traversal::nat`]: `mapping`, `filtering`,
+//! `allocation`, `hairpin`, `unsolicited`, `lifetime`, each null or an object of `value` and
+//! `samples`. An `outlook` is `offline`, `hidden`, `everybody`, `most`, `some` or `unknown`.
 //!
 //! # Codes of `error`
 //! Those of [`p2sp_proto::control::code`], which the server gives too, and [`LOCAL_FAILURE`]:
@@ -49,6 +54,7 @@
 //! | 500 | this machine: disk, socket, terminal, a process that ended |
 //! | 503 | the server stops, or the peer here has ended |
 
+mod netcheck;
 mod why;
 
 use std::net::SocketAddr;
@@ -61,6 +67,7 @@ use p2sp_proto::node::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::netcheck::{Checked, Measured, Reached};
 pub use self::why::{Answered, Explained, Kind, Tried};
 
 use crate::handle::{IntoRecipient, Link, Peer, Receipt, SendError, Sending, SendingAll, Spread};
@@ -143,6 +150,7 @@ pub enum Report {
         registered: bool,
     },
     Why(Explained),
+    Netcheck(Checked),
     Trusted {
         who: String,
     },
@@ -244,6 +252,8 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// What does the network allow?
+    Netcheck,
     /// Accept the key that was refused last.
     Trust {
         /// A name, or the server's HOST:PORT.
@@ -307,6 +317,7 @@ enum State {
     Settled(Outcome),
     One { sending: Sending, to: String },
     All(SendingAll),
+    Netcheck(Link),
 }
 
 impl Peer {
@@ -329,6 +340,13 @@ impl Work {
                     Err(error) => Outcome::failed(&error, Some(to), Some(handle)),
                 }
             }
+            State::Netcheck(link) => match link.netcheck().await {
+                Ok(check) => {
+                    let code = if check.registered { exit::DONE } else { exit::UNREACHABLE };
+                    Outcome { reports: vec![Report::Netcheck(check.into())], code }
+                }
+                Err(error) => Outcome::failed(&error, None, None),
+            },
             State::All(sending) => {
                 let handle = sending.handle().0;
                 match sending.await {
@@ -344,6 +362,7 @@ pub(crate) async fn begin(link: &Link, request: Request) -> Work {
     let (done, to) = match request {
         Request::Send { to, text } => return send(link, to, text).await,
         Request::Broadcast { text } => return broadcast(link, text).await,
+        Request::Netcheck => return Work(State::Netcheck(link.clone())),
         Request::Register { name } => (register(link, &name).await, Some(name)),
         Request::Userlist => (link.list().await.map(|members| vec![list(members)]), None),
         Request::Whoami => (link.whoami().await.map(|whoami| vec![whoami_report(whoami)]), None),

@@ -8,6 +8,7 @@ mod folder;
 mod hiding;
 mod json;
 mod lines;
+mod netcheck;
 mod outage;
 mod programs;
 mod refusals;

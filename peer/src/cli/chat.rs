@@ -164,6 +164,7 @@ impl<'a> Chat<'a> {
             | Report::List { .. }
             | Report::Whoami { .. }
             | Report::Why(_)
+            | Report::Netcheck(_)
             | Report::Trusted { .. }
             | Report::Missed { .. }
             | Report::Error { fatal: false, .. }

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p2sp_proto::control::LeaveReason;
 use p2sp_proto::time::span;
+use p2sp_proto::traversal::nat::Profile;
 
+use super::netcheck;
 use crate::report::{Answered, Explained, Kind, Listed, Path, PathKind, Report, To, Tried};
 
 /// How to print.
@@ -68,6 +70,7 @@ fn text(report: &Report) -> String {
         Report::List { members } => list(members),
         Report::Whoami { .. } => whoami(report),
         Report::Why(explained) => why(explained),
+        Report::Netcheck(checked) => netcheck::text(checked),
         Report::Trusted { who } => format!("* the new key of {} is accepted", clean(who)),
         Report::Missed { count } => format!("* {count} lines were too many to show"),
         Report::Error { to: Some(to), text, .. } => format!("! {}: {}", clean(to), clean(text)),
@@ -134,7 +137,7 @@ fn list(members: &[Listed]) -> String {
 }
 
 fn why(explained: &Explained) -> String {
-    let Explained { name, path, since, reason, candidates, .. } = explained;
+    let Explained { name, path, since, reason, candidates, nat, their_nat, .. } = explained;
     let mut text = format!("* {name}: {}", path_text(path));
     if path.kind != PathKind::None {
         text.push_str(&format!(" for {}", for_how_long(*since)));
@@ -142,6 +145,12 @@ fn why(explained: &Explained) -> String {
     text.push_str(&format!("; {}", clean(reason)));
     for candidate in candidates {
         text.push_str(&format!("\n    {}", tried(candidate)));
+    }
+    let theirs = their_nat.as_ref().map(|nat| (format!("{name}'s NAT"), nat));
+    for (whose, nat) in [("your NAT".to_owned(), nat)].into_iter().chain(theirs) {
+        if *nat != Profile::default() {
+            text.push_str(&format!("\n    {whose}: {}", nat.to_string().replace('\n', "; ")));
+        }
     }
     text
 }
@@ -228,6 +237,7 @@ fn is_unsafe(c: char) -> bool {
 mod tests {
     use super::*;
     use p2sp_proto::id::{PeerKey, PeerName};
+    use p2sp_proto::traversal::nat::{Field, Hairpin};
 
     fn message(text: &str) -> Report {
         let from = PeerName::new("bob").unwrap();
@@ -307,14 +317,27 @@ mod tests {
                 pair("192.0.2.1:5", Kind::Observed, 10, Answered::Never, None),
                 pair("10.0.0.1:5", Kind::Host, 1, Answered::Now, Some(1.25)),
             ],
+            nat: Profile::default(),
+            their_nat: Some(Profile {
+                hairpin: Field::Known { value: Hairpin::Works, samples: 1 },
+                ..Profile::default()
+            }),
         });
         assert_eq!(
             render(&report, Format::Text),
             "* bob: through the relay, 20.0 ms for 0 s; relayed: so it is\n    \
              192.0.2.1:5 (observed by the server) from 0.0.0.0:9, 10 checks: no answer\n    \
-             10.0.0.1:5 (its own) from 0.0.0.0:9, 1 check: answers in 1.2 ms"
+             10.0.0.1:5 (its own) from 0.0.0.0:9, 1 check: answers in 1.2 ms\n    \
+             bob's NAT: mapping: not known; filtering: not known; external ports: not known; \
+             hairpin: works (1 sample); unsolicited datagrams: not known; idle mappings: not known"
         );
         let line = render(&report, Format::Json);
+        let nat = |hairpin| {
+            serde_json::json!({
+                "mapping": null, "filtering": null, "allocation": null, "hairpin": hairpin,
+                "unsolicited": null, "lifetime": null,
+            })
+        };
         let expected = serde_json::json!({
             "event": "why", "name": "bob", "key": PeerKey::from_bytes([1; 32]),
             "path": { "kind": "relay", "rtt_ms": 20.0 }, "since": u64::MAX,
@@ -325,6 +348,8 @@ mod tests {
                 { "local": "0.0.0.0:9", "remote": "10.0.0.1:5", "kind": "host", "checks": 1,
                   "result": "now", "rtt_ms": 1.25 },
             ],
+            "nat": nat(serde_json::Value::Null),
+            "their_nat": nat(serde_json::json!({ "value": "works", "samples": 1 })),
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
         assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use p2sp_proto::id::{PeerKey, PeerName};
 use p2sp_proto::node::Why;
 use p2sp_proto::traversal::PairReport;
+use p2sp_proto::traversal::nat::Profile;
 use p2sp_proto::wire::frame::CandidateKind;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,11 @@ pub struct Explained {
     pub reason: String,
     /// The address pairs tried.
     pub candidates: Vec<Tried>,
+    /// What this host's NAT does.
+    pub nat: Profile,
+    /// What the peer's does, where it told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub their_nat: Option<Profile>,
 }
 
 /// What came of one pair of addresses.
@@ -86,6 +92,8 @@ impl From<Why> for Explained {
             path: why.path.into(),
             since: why.since,
             candidates: why.pairs.iter().map(Tried::from).collect(),
+            nat: why.nat,
+            their_nat: why.their_nat,
         }
     }
 }

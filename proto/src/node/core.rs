@@ -108,6 +108,11 @@ impl Core {
         self.clock.seconds(now)
     }
 
+    /// Where the server sees the socket of this bound address.
+    pub(super) fn observed_at(&self, bound: SocketAddr) -> Option<SocketAddr> {
+        self.observed.get(&bound).copied()
+    }
+
     /// Where the server sees our sockets.
     pub(super) fn observed(&self) -> impl Iterator<Item = SocketAddr> {
         self.observed.values().copied()

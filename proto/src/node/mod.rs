@@ -17,6 +17,7 @@ mod core;
 mod directory;
 mod from_server;
 mod introduce;
+mod netcheck;
 mod outbox;
 mod peer_link;
 mod profile;
@@ -40,6 +41,7 @@ pub use self::api::{
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
+pub use self::netcheck::{Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
@@ -289,6 +291,35 @@ impl Node {
         }
     }
 
+    /// What this host's network allows, as far as it is known by now.
+    pub fn netcheck(&self) -> Netcheck {
+        let nat = self.core.nat;
+        let measuring = match self.profile_target() {
+            _ if nat != Profile::default() => Measuring::Done,
+            Some(_) => Measuring::UnderWay,
+            None => Measuring::Impossible,
+        };
+        Netcheck {
+            server: self.server.display.clone(),
+            registered: self.registered.is_some() && self.server.is_answering(),
+            ways: self.ways().collect(),
+            nat,
+            measuring,
+            exposure: self.core.exposure,
+        }
+    }
+
+    /// The ways on which the server answers.
+    fn ways(&self) -> impl Iterator<Item = Way> {
+        let session = self.via().map(|via| (via.route, self.server.rtt()));
+        let other = self.server.other_family(&self.core);
+        let other = other.map(|route| (route, self.other_family.rtt()));
+        session.into_iter().chain(other).filter_map(|(route, rtt)| {
+            let observed = self.core.observed_at(route.local)?;
+            Some(Way { server: route.remote, observed, rtt })
+        })
+    }
+
     /// Nothing waits for a receipt.
     pub fn is_idle(&self) -> bool {
         self.outbox.is_empty() && self.waiting_for_list.is_empty()
@@ -421,7 +452,7 @@ impl Node {
         if let Some(ready) = self.spares.measured(route, data) {
             return self.offer_spare(&ready, now);
         }
-        if let Some((bound, observed)) = self.other_family.answer(route, data) {
+        if let Some((bound, observed)) = self.other_family.answer(route, data, now) {
             if self.core.note_observed(bound, observed) {
                 self.candidates_changed(now);
             }
