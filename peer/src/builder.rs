@@ -16,6 +16,7 @@ use crate::Rendezvous;
 use crate::driver::{Driver, Publish, Status, Store};
 use crate::handle::{EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX};
 use crate::net::Net;
+use crate::portmap::PortMapper;
 use crate::socket::Service;
 use crate::state::{self, Folder, FolderError, Memory};
 
@@ -31,6 +32,7 @@ pub struct Builder {
     bind: Option<SocketAddr>,
     receiving: bool,
     exposure: Exposure,
+    port_mapping: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +55,7 @@ impl Builder {
             bind: None,
             receiving: true,
             exposure: Exposure::Open,
+            port_mapping: true,
         }
     }
 
@@ -103,6 +106,12 @@ impl Builder {
     /// Use one socket bound to this address instead of one for each family.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind = Some(address);
+        self
+    }
+
+    /// Ask no router to forward ports to this peer. Without the feature `portmap` none is asked.
+    pub fn no_port_mapping(mut self) -> Self {
+        self.port_mapping = false;
         self
     }
 
@@ -208,11 +217,26 @@ impl Builder {
             ),
             None => None,
         };
+        let mapper = self.port_mapper(&net);
         let incoming_out = self.receiving.then_some(incoming_out);
         let publish = Publish { incoming: incoming_out, events, taps, status: status_out };
-        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish);
+        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish, mapper);
         let task = tokio::spawn(driver.run());
         Ok(Peer::new(link, incoming, task, service))
+    }
+
+    #[cfg(feature = "portmap")]
+    fn port_mapper(&self, net: &Net) -> PortMapper {
+        if self.port_mapping && self.exposure == Exposure::Open {
+            PortMapper::start(&net.bound())
+        } else {
+            PortMapper::idle()
+        }
+    }
+
+    #[cfg(not(feature = "portmap"))]
+    fn port_mapper(&self, _: &Net) -> PortMapper {
+        PortMapper::idle()
     }
 }
 

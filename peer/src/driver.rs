@@ -11,18 +11,19 @@ use bytes::Bytes;
 use p2sp_proto::control::{Member, Page, Problem};
 use p2sp_proto::id::{Boot, NetworkId, PeerKey, PeerName};
 use p2sp_proto::node::{
-    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Netcheck, Node,
-    Output, PathView, Recipient, Registration, SocketUse, Whoami, Why,
+    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped,
+    Netcheck, Node, Output, PathView, Recipient, Registration, SocketUse, Whoami, Why,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
 use tracing::{debug, trace, warn};
 
 use crate::Rendezvous;
 use crate::handle::{CLOSE_TIMEOUT, Receipt, SendError, Spread, Unregistered};
 use crate::net::Net;
+use crate::portmap::PortMapper;
 use crate::state::{Folder, FolderError, Memory};
+use crate::watcher::{self, Look, Watcher};
 
 /// What applications ask of the driver.
 pub(crate) enum Order {
@@ -86,12 +87,23 @@ pub(crate) struct Driver {
     waiting: WaitingRoom,
     /// At most one look-up at a time.
     resolver: JoinSet<Vec<SocketAddr>>,
+    watcher: Watcher,
+    mapper: PortMapper,
     /// What the machine was last told of its sockets.
     sockets: Vec<LocalSocket>,
-    server_is_loopback: bool,
+    server: Whereabouts,
     /// The machine has messages that the application had no room for yet.
     readable: bool,
     phase: Phase,
+}
+
+/// Where the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whereabouts {
+    Unknown,
+    /// On this host: peers on it are reached by loopback, others not at all.
+    Here,
+    Abroad,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +122,7 @@ impl Driver {
         rendezvous: Rendezvous,
         orders: mpsc::Receiver<Order>,
         publish: Publish,
+        mapper: PortMapper,
     ) -> Self {
         Self {
             node,
@@ -120,8 +133,10 @@ impl Driver {
             publish,
             waiting: WaitingRoom::default(),
             resolver: JoinSet::new(),
+            watcher: Watcher::new(watcher::POLL),
+            mapper,
             sockets: Vec::new(),
-            server_is_loopback: false,
+            server: Whereabouts::Unknown,
             readable: false,
             phase: Phase::Running,
         }
@@ -130,8 +145,6 @@ impl Driver {
     /// Runs until good bye is said: asked for by [`Order::Close`], or because nobody can give
     /// orders any more.
     pub(crate) async fn run(mut self) {
-        let mut interfaces = tokio::time::interval(INTERFACE_POLL);
-        interfaces.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         self.resolve();
         loop {
@@ -151,11 +164,12 @@ impl Driver {
                 () = room_in(incoming), if self.readable => self.deliver(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
                 Some(written) = self.store.writer.join_next() => self.on_written(written),
-                _ = interfaces.tick() => self.announce_sockets(),
+                look = self.watcher.next() => self.announce_network(look),
+                mapped = self.mapper.changed() => self.announce_mapped(mapped),
                 () = sleep.as_mut() => self.on_deadline(),
             }
         }
-        self.store.finish().await;
+        tokio::join!(self.store.finish(), self.mapper.finish());
     }
 
     fn deadline(&self) -> tokio::time::Instant {
@@ -256,22 +270,47 @@ impl Driver {
     fn on_resolved(&mut self, mut found: Vec<SocketAddr>) {
         found.retain(|address| self.net.speaks(address));
         debug!(?found, "server resolved");
-        let loopback = found.iter().any(|address| address.ip().is_loopback());
-        if self.server_is_loopback != loopback {
-            self.server_is_loopback = loopback;
-            self.announce_sockets();
+        let server = match found.iter().any(|address| address.ip().is_loopback()) {
+            true => Whereabouts::Here,
+            false if found.is_empty() => self.server,
+            false => Whereabouts::Abroad,
+        };
+        if self.server != server {
+            self.server = server;
+            self.announce_network(Look::Same);
+            self.map_ports();
         }
         self.node.handle_input(Input::Resolved(found), Instant::now());
     }
 
-    /// Tells the machine of its sockets where that is news.
-    fn announce_sockets(&mut self) {
-        let sockets = self.net.local_sockets(self.server_is_loopback);
-        if sockets != self.sockets {
+    /// Tells the machine of its sockets where that is news, or of another network.
+    fn announce_network(&mut self, look: Look) {
+        let sockets = self.net.local_sockets(self.server == Whereabouts::Here);
+        let input = if sockets != self.sockets {
             debug!(?sockets, "sockets");
             self.sockets.clone_from(&sockets);
-            self.node.handle_input(Input::Sockets(sockets), Instant::now());
+            Input::Sockets(sockets)
+        } else if look == Look::Changed {
+            Input::NetworkChanged
+        } else {
+            return;
+        };
+        self.node.handle_input(input, Instant::now());
+        self.map_ports();
+    }
+
+    /// Routers are asked for ports only for a server that is reached through them.
+    fn map_ports(&self) {
+        match self.server {
+            Whereabouts::Abroad => self.mapper.map(self.watcher.routes()),
+            Whereabouts::Unknown => {}
+            Whereabouts::Here => self.mapper.rest(),
         }
+    }
+
+    fn announce_mapped(&mut self, mapped: Vec<Mapped>) {
+        debug!(?mapped, "mapped ports");
+        self.node.handle_input(Input::Mapped(mapped), Instant::now());
     }
 
     fn on_written(&self, written: Result<Result<(), FolderError>, JoinError>) {
@@ -391,8 +430,9 @@ impl Driver {
             Event::Failed { handle, to, problem } => {
                 self.waiting.failed(*handle, to.clone(), problem.clone());
             }
+            // Routers that begin anew forget what they forwarded.
+            Event::Observed(_) => self.mapper.renew(),
             Event::Refused { finality: Finality::Passing, .. }
-            | Event::Observed(_)
             | Event::Nat(_)
             | Event::ServerSilent
             | Event::ServerClosed { .. }
@@ -411,9 +451,6 @@ impl Driver {
     }
 }
 
-/// How often interfaces are looked at: a change is felt within seconds, the look costs some
-/// tens of microseconds.
-const INTERFACE_POLL: Duration = Duration::from_secs(5);
 /// Sleep where no machine asks for less.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Orders taken before the machine is drained: enough for a full train of datagrams.

@@ -43,9 +43,11 @@ mod builder;
 mod driver;
 mod handle;
 mod net;
+mod portmap;
 pub mod report;
 pub mod socket;
 pub mod state;
+mod watcher;
 
 pub use address::{InvalidRendezvous, Rendezvous};
 pub use builder::{Builder, StartError};
@@ -56,8 +58,8 @@ pub use handle::{
 pub use p2sp_proto::control::{LeaveReason, Member, Problem};
 pub use p2sp_proto::id::{InvalidName, PeerKey, PeerName};
 pub use p2sp_proto::node::{
-    Audience, Event, Finality, Handle, Incoming, Measuring, Netcheck, Outlook, Party, PathView,
-    Reason, Recipient, Registration, Router, Way, Whoami, Why,
+    Audience, Event, Finality, Handle, Incoming, Mapped, Measuring, Netcheck, Outlook, Party,
+    PathView, Reason, Recipient, Registration, Router, Way, Whoami, Why,
 };
 
 #[cfg(feature = "cli")]

@@ -79,6 +79,13 @@ impl Net {
         self.sockets.iter().filter(|socket| socket.usage.is_none()).map(local).collect()
     }
 
+    /// The bound addresses of the sockets of [`Net::open`].
+    #[cfg(feature = "portmap")]
+    pub(crate) fn bound(&self) -> Vec<SocketAddr> {
+        let own = self.sockets.iter().filter(|socket| socket.usage.is_none());
+        own.map(|socket| socket.bound).collect()
+    }
+
     /// Whether there is a socket that can send to `remote`'s family.
     pub(crate) fn speaks(&self, remote: &SocketAddr) -> bool {
         self.sockets.iter().any(|socket| socket.bound.is_ipv4() == remote.is_ipv4())

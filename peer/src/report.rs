@@ -19,9 +19,9 @@
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds) |
-//! | `whoami` | `name?`, `key`, `address?`, `network?`, `server`, `server_key?`, `registered` |
-//! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `nat`, `their_nat?` |
-//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `nat`, `measured` (`done`, `under_way`, `impossible`), `outlook` (a word), `verdict` (a sentence) |
+//! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
+//! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `mapped?`, `nat`, `their_nat?` |
+//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `outlook` (a word), `verdict` (a sentence) |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
 //! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
@@ -142,6 +142,9 @@ pub enum Report {
         key: PeerKey,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<SocketAddr>,
+        /// What routers forward to it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        mapped: Vec<SocketAddr>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         network: Option<String>,
         server: String,
@@ -601,8 +604,9 @@ fn list(members: Vec<Member>) -> Report {
 }
 
 fn whoami_report(whoami: Whoami) -> Report {
-    let Whoami { name, key, observed, network, server, server_key, registered } = whoami;
-    Report::Whoami { name, key, address: observed, network, server, server_key, registered }
+    let Whoami { name, key, observed, mapped, network, server, server_key, registered } = whoami;
+    let mapped = mapped.into_iter().map(|mapped| mapped.external).collect();
+    Report::Whoami { name, key, address: observed, mapped, network, server, server_key, registered }
 }
 
 fn problem(error: &SendError) -> Problem {

@@ -255,9 +255,7 @@ pub(crate) enum ConfigError {
     Zero(&'static str),
     #[error("the address {0} is given twice to listen on: leave one out")]
     Twice(SocketAddr),
-    #[error(
-        "a second IP is of use only with a second port: leave \"--alt-port off\" or --alt-ip out"
-    )]
+    #[error("a second IP takes a second port, too: leave out --alt-port off, or --alt-ip")]
     NoSecondPort,
     #[error("no address is given to listen on: name one, or leave the setting out")]
     NoAddress,

@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
-use stun_rs::attributes::stun::XorMappedAddress;
+use stun_rs::attributes::discovery::{ChangeRequest, ChangeRequestFlags};
+use stun_rs::attributes::stun::{Software, XorMappedAddress};
 use stun_rs::methods::BINDING;
 use stun_rs::{
     MessageClass, MessageDecoderBuilder, MessageEncoderBuilder, StunMessage, StunMessageBuilder,
@@ -72,5 +73,48 @@ fn a_library_reads_the_answer_from_the_port_that_was_asked() {
             let mapped = answer.get::<XorMappedAddress>().unwrap().as_xor_mapped_address().unwrap();
             assert_eq!((*mapped.socket_address(), from), (client.local_addr().unwrap(), asked));
         }
+    }
+}
+
+/// RFC 5780 as coturn's client speaks it; it must pad its requests, for no answer is larger.
+#[test]
+fn coturns_client_discovers_no_nat_with_two_ips() {
+    let stage = Stage::with_server(&["--listen", "127.0.0.1:0", "--alt-ip", "127.0.0.2"]);
+    let port = stage.address.port().to_string();
+    for (asked, found) in [
+        ("-m", "NAT with Endpoint Independent Mapping!"),
+        ("-f", "NAT with Endpoint Independent Filtering!"),
+    ] {
+        let discover = ["-P", asked, "-p", &port, "127.0.0.1"];
+        let (code, out, err) = finish(client("turnutils_natdiscovery").args(discover));
+        let said = format!("{out}{err}");
+        assert_eq!(code, 0, "turnutils_natdiscovery (package coturn): {said}");
+        assert!(said.contains(found), "{asked}: {said}");
+        let other = format!("Other addr: : 127.0.0.2:{}", stage.alt.unwrap().port());
+        assert!(said.contains(&other), "{asked}: {said}");
+    }
+}
+
+/// With one IP nothing is promised, and the other port answers all the same, at whichever
+/// address of the host was asked.
+#[test]
+fn the_other_port_answers_on_request() {
+    for (listen, ip) in
+        [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.3"), ("[::]:0", "127.0.0.3")]
+    {
+        let stage = Stage::with_server(&["--listen", listen]);
+        let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request: StunMessage = StunMessageBuilder::new(BINDING, MessageClass::Request)
+            .with_attribute(ChangeRequest::new(Some(ChangeRequestFlags::ChangePort.into())))
+            .with_attribute(Software::new("as long as the answer").unwrap())
+            .build();
+        let mut bytes = [0; 200];
+        let encoder = MessageEncoderBuilder::default().build();
+        let length = encoder.encode(&mut bytes, &request).unwrap();
+        client.send_to(&bytes[..length], at(stage.address.port())).unwrap();
+        let (_, from) = client.recv_from(&mut bytes).unwrap();
+        assert_eq!(from, at(stage.alt.unwrap().port()), "{listen}");
     }
 }

@@ -19,8 +19,8 @@ use crate::traffic::Traffic;
 
 /// Steps at one instant before a world is declared to spin: far more than any honest burst.
 const STEPS_WITHOUT_TIME_MAX: u32 = 20_000;
-/// Zones a datagram may cross; more means that the topology has a loop.
-const ZONES_MAX: u8 = 16;
+/// Routers in the middle of the internet, between any two access lines.
+const CORE_HOPS: u8 = 6;
 
 /// A simulated internet of hosts that all run the same kind of [`Actor`].
 ///
@@ -57,7 +57,6 @@ struct Flight {
     cause: Option<HostId>,
     sent: Instant,
     next: Hop,
-    zones_left: u8,
 }
 
 #[derive(Clone, Copy)]
@@ -113,7 +112,8 @@ impl<A: Actor> World<A> {
         config: NatConfig,
         uplink: Link,
     ) -> GateId {
-        let kind = GateKind::Nat(NatBox::new(config, address(external)));
+        let nat = NatBox::new(config, address(external)).at_any_port(&mut self.rng);
+        let kind = GateKind::Nat(nat);
         self.topology.add_gate(Gate { kind, inner, outer, uplink: Line::new(uplink) })
     }
 
@@ -174,6 +174,17 @@ impl<A: Actor> World<A> {
     /// A host's addresses.
     pub fn addresses(&self, host: HostId) -> &[IpAddr] {
         &self.hosts[host.0].addresses
+    }
+
+    /// Delay between two hosts one way, when every line is at its quickest.
+    pub fn distance(&self, from: HostId, to: HostId) -> Duration {
+        let [from, to] = [from, to].map(|host| {
+            let Host { zone, link, .. } = &self.hosts[host.0];
+            self.topology.ways_up(*zone, link.link.latency)
+        });
+        let meeting = |zone: &ZoneId| to.iter().find(|(other, _)| other == zone);
+        let ways = from.iter().filter_map(|(zone, up)| meeting(zone).map(|(_, down)| *up + *down));
+        ways.min().unwrap_or_default()
     }
 
     /// Steps since the start.
@@ -345,13 +356,12 @@ impl<A: Actor> World<A> {
     fn send(&mut self, host: HostId, cause: Option<HostId>, packet: Packet) {
         let slot = &mut self.hosts[host.0];
         let next = Hop::Zone(slot.zone);
-        let (sent, zones_left) = (self.clock.now(), ZONES_MAX);
-        let flight = Flight { packet, origin: host, cause, sent, next, zones_left };
+        let mut flight = Flight { packet, origin: host, cause, sent: self.clock.now(), next };
         if !slot.addresses.contains(&flight.packet.src.ip()) {
             return self.drop_packet(&flight, "source is not the host's");
         }
-        let (now, len) = (self.clock.now(), flight.packet.ip_len());
-        let arrivals = slot.link.carry(Way::Up, len, now, &mut self.rng);
+        let arrivals = slot.link.carry(Way::Up, &mut flight.packet, flight.sent, &mut self.rng);
+        self.traffic.note_sent(host);
         self.note_host(host, &flight.packet, "sent");
         self.schedule(flight, arrivals);
     }
@@ -365,16 +375,16 @@ impl<A: Actor> World<A> {
     }
 
     fn cross_zone(&mut self, mut flight: Flight, zone: ZoneId) {
-        if flight.zones_left == 0 {
-            return self.drop_packet(&flight, "routing loop");
+        if zone == ZoneId::INTERNET
+            && let Err(why) = flight.packet.pass(CORE_HOPS)
+        {
+            return self.drop_packet(&flight, why);
         }
-        flight.zones_left -= 1;
         match self.topology.owner(zone, flight.packet.dst.ip()) {
             Some(Owner::Host(host)) => {
                 flight.next = Hop::Host(host);
-                let line = &mut self.hosts[host.0].link;
-                let (now, len) = (self.clock.now(), flight.packet.ip_len());
-                let arrivals = line.carry(Way::Down, len, now, &mut self.rng);
+                let (line, now) = (&mut self.hosts[host.0].link, self.clock.now());
+                let arrivals = line.carry(Way::Down, &mut flight.packet, now, &mut self.rng);
                 self.schedule(flight, arrivals);
             }
             Some(Owner::Gate(gate)) => {
@@ -397,10 +407,7 @@ impl<A: Actor> World<A> {
                 return self.hairpin(flight, id);
             }
             GateKind::Nat(nat) => nat.outbound(&mut flight.packet, now, &mut self.rng),
-            GateKind::Firewall(firewall) => {
-                firewall.outbound(&flight.packet, now);
-                Ok(())
-            }
+            GateKind::Firewall(firewall) => firewall.outbound(&mut flight.packet, now),
         };
         match judged {
             Ok(()) => {
@@ -416,12 +423,7 @@ impl<A: Actor> World<A> {
         let now = self.clock.now();
         let gate = self.topology.gate(id);
         let GateKind::Nat(nat) = &mut gate.kind else { return };
-        let judged = match nat.config().hairpin {
-            crate::nat::Hairpin::Off => Err("no hairpin"),
-            crate::nat::Hairpin::On => nat
-                .outbound(&mut flight.packet, now, &mut self.rng)
-                .and_then(|()| nat.inbound(&mut flight.packet, now)),
-        };
+        let judged = nat.hairpin(&mut flight.packet, now, &mut self.rng);
         let inner = gate.inner;
         match judged {
             Ok(()) => self.cross_zone(flight, inner),
@@ -436,7 +438,7 @@ impl<A: Actor> World<A> {
         let inner = gate.inner;
         let judged = match &mut gate.kind {
             GateKind::Nat(nat) => nat.inbound(&mut flight.packet, now),
-            GateKind::Firewall(firewall) => firewall.inbound(&flight.packet, now),
+            GateKind::Firewall(firewall) => firewall.inbound(&mut flight.packet, now),
         };
         match judged {
             Ok(()) => self.cross_zone(flight, inner),
@@ -444,10 +446,9 @@ impl<A: Actor> World<A> {
         }
     }
 
-    fn carry_uplink(&mut self, flight: Flight, gate: GateId, way: Way) {
-        let (now, len) = (self.clock.now(), flight.packet.ip_len());
-        let line = &mut self.topology.gate(gate).uplink;
-        let arrivals = line.carry(way, len, now, &mut self.rng);
+    fn carry_uplink(&mut self, mut flight: Flight, gate: GateId, way: Way) {
+        let (line, now) = (&mut self.topology.gate(gate).uplink, self.clock.now());
+        let arrivals = line.carry(way, &mut flight.packet, now, &mut self.rng);
         self.schedule(flight, arrivals);
     }
 
@@ -467,7 +468,7 @@ impl<A: Actor> World<A> {
         let now = self.clock.now();
         self.note_host(host, &flight.packet, "arrived");
         let Flight { packet, origin, cause, sent, .. } = flight;
-        self.traffic.note_order(origin, host, sent, now);
+        self.traffic.note_order(origin, host, &packet.payload, sent, now);
         self.traffic.arrived(origin, cause, host, &packet.payload);
         let Packet { src, dst, payload, .. } = packet;
         self.hosts[host.0].actor.handle_datagram(dst, src, payload, now);

@@ -90,6 +90,8 @@ impl Backend {
         if receiving == Receiving::No {
             builder = builder
                 .send_only()
+                // It ends before a port that is mapped for it is of use.
+                .no_port_mapping()
                 .delivery_timeout(Some(options.linger().max(options.connect_timeout())));
         }
         match builder.start().await {

@@ -83,6 +83,9 @@ struct Options {
     /// Use this local address, with or without a port
     #[arg(long, global = true, value_name = "ADDR", value_parser = parse_bind)]
     bind: Option<SocketAddr>,
+    /// Ask no router to forward ports to this peer
+    #[arg(long, global = true)]
+    no_port_mapping: bool,
     /// What to log to stderr: error, warn, info, debug, trace, or a filter
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     log: String,
@@ -285,6 +288,9 @@ impl Options {
         }
         if self.relay_only {
             builder = builder.relay_only();
+        }
+        if self.no_port_mapping {
+            builder = builder.no_port_mapping();
         }
         Ok(builder)
     }

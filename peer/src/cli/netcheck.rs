@@ -7,7 +7,8 @@ use crate::report::{Checked, Measured, Reached};
 
 /// The lines of a check.
 pub(super) fn text(checked: &Checked) -> String {
-    let Checked { server, registered, ways, ipv6, hidden, nat, measured, verdict, .. } = checked;
+    let Checked { server, registered, ways, ipv6, hidden, mapped, nat, measured, verdict, .. } =
+        checked;
     let mut lines = vec![format!(
         "* {}: {}",
         clean(server),
@@ -20,6 +21,7 @@ pub(super) fn text(checked: &Checked) -> String {
     if *hidden {
         lines.push("    hidden: peers are not told where this one is".to_owned());
     }
+    lines.extend(mapped.iter().map(|address| format!("    a router forwards {address} to you")));
     match measured {
         Measured::Done => lines.extend(profile(nat)),
         Measured::UnderWay => lines.push("    NAT: still being measured".to_owned()),
@@ -115,6 +117,7 @@ mod tests {
             }],
             ipv6: false,
             hidden: false,
+            mapped: vec!["198.51.100.1:4001".parse().unwrap()],
             nat: Profile {
                 mapping: known(Dependence::Endpoint),
                 filtering: known(Dependence::AddressAndPort),
@@ -133,6 +136,7 @@ mod tests {
             "* s:1: registered\n    \
              IPv4: 192.0.2.1:1 answers in 12.3 ms and sees you at 198.51.100.1:4000\n    \
              IPv6: no way to the server\n    \
+             a router forwards 198.51.100.1:4001 to you\n    \
              mapping: endpoint-independent (2 samples): all peers can be told one address\n    \
              filtering: address and port-dependent (2 samples): peers get in from the expected port alone\n    \
              external ports: not known\n    \
@@ -150,6 +154,7 @@ mod tests {
             ways: Vec::new(),
             ipv6: true,
             hidden: true,
+            mapped: Vec::new(),
             measured: Measured::Impossible,
             ..checked()
         };

@@ -110,14 +110,17 @@ fn greeting(report: &Report) -> String {
 }
 
 fn whoami(report: &Report) -> String {
-    let Report::Whoami { name, key, address, network, server, server_key, registered } = report
+    let Report::Whoami { name, key, address, mapped, network, server, server_key, registered } =
+        report
     else {
         return String::new();
     };
+    let forwarded = mapped.iter().map(|address| format!(", forwarded at {address}"));
+    let forwarded: String = forwarded.collect();
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let state = if *registered { "registered" } else { "not registered" };
     format!(
-        "* name {}, {state} at {}\n* key {key}\n* seen at {}, network {}\n* server key {}",
+        "* name {}, {state} at {}\n* key {key}\n* seen at {}{forwarded}, network {}\n* server key {}",
         or_none(name.as_ref().map(ToString::to_string)),
         clean(server),
         or_none(address.map(|a| a.to_string())),
@@ -137,7 +140,7 @@ fn list(members: &[Listed]) -> String {
 }
 
 fn why(explained: &Explained) -> String {
-    let Explained { name, path, since, reason, candidates, nat, their_nat, .. } = explained;
+    let Explained { name, path, since, reason, candidates, mapped, nat, their_nat, .. } = explained;
     let mut text = format!("* {name}: {}", path_text(path));
     if path.kind != PathKind::None {
         text.push_str(&format!(" for {}", for_how_long(*since)));
@@ -145,6 +148,9 @@ fn why(explained: &Explained) -> String {
     text.push_str(&format!("; {}", clean(reason)));
     for candidate in candidates {
         text.push_str(&format!("\n    {}", tried(candidate)));
+    }
+    for address in mapped {
+        text.push_str(&format!("\n    a router forwards {address} to you"));
     }
     let theirs = their_nat.as_ref().map(|nat| (format!("{name}'s NAT"), nat));
     for (whose, nat) in [("your NAT".to_owned(), nat)].into_iter().chain(theirs) {
@@ -317,6 +323,7 @@ mod tests {
                 pair("192.0.2.1:5", Kind::Observed, 10, Answered::Never, None),
                 pair("10.0.0.1:5", Kind::Host, 1, Answered::Now, Some(1.25)),
             ],
+            mapped: vec!["198.51.100.1:4001".parse().unwrap()],
             nat: Profile::default(),
             their_nat: Some(Profile {
                 hairpin: Field::Known { value: Hairpin::Works, samples: 1 },
@@ -328,6 +335,7 @@ mod tests {
             "* bob: through the relay, 20.0 ms for 0 s; relayed: so it is\n    \
              192.0.2.1:5 (observed by the server) from 0.0.0.0:9, 10 checks: no answer\n    \
              10.0.0.1:5 (its own) from 0.0.0.0:9, 1 check: answers in 1.2 ms\n    \
+             a router forwards 198.51.100.1:4001 to you\n    \
              bob's NAT: mapping: not known; filtering: not known; external ports: not known; \
              hairpin: works (1 sample); unsolicited datagrams: not known; idle mappings: not known"
         );
@@ -348,6 +356,7 @@ mod tests {
                 { "local": "0.0.0.0:9", "remote": "10.0.0.1:5", "kind": "host", "checks": 1,
                   "result": "now", "rtt_ms": 1.25 },
             ],
+            "mapped": ["198.51.100.1:4001"],
             "nat": nat(serde_json::Value::Null),
             "their_nat": nat(serde_json::json!({ "value": "works", "samples": 1 })),
         });

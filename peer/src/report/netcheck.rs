@@ -22,6 +22,9 @@ pub struct Checked {
     pub ipv6: bool,
     /// Whether this peer hides.
     pub hidden: bool,
+    /// The addresses that routers forward to this peer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mapped: Vec<SocketAddr>,
     /// What the NAT does, as far as it is known.
     pub nat: Profile,
     /// How far the measurement of the NAT is.
@@ -70,6 +73,7 @@ impl From<Netcheck> for Checked {
             server: check.server,
             registered: check.registered,
             ways: check.ways.into_iter().map(Reached::from).collect(),
+            mapped: check.mapped.into_iter().map(|mapped| mapped.external).collect(),
             nat: check.nat,
             outlook: outlook.word().to_owned(),
             verdict: outlook.to_string(),

@@ -28,6 +28,9 @@ pub struct Explained {
     pub reason: String,
     /// The address pairs tried.
     pub candidates: Vec<Tried>,
+    /// The addresses that routers forward to this peer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mapped: Vec<SocketAddr>,
     /// What this host's NAT does.
     pub nat: Profile,
     /// What the peer's does, where it told.
@@ -92,6 +95,7 @@ impl From<Why> for Explained {
             path: why.path.into(),
             since: why.since,
             candidates: why.pairs.iter().map(Tried::from).collect(),
+            mapped: why.mapped.into_iter().map(|mapped| mapped.external).collect(),
             nat: why.nat,
             their_nat: why.their_nat,
         }

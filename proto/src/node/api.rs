@@ -70,6 +70,19 @@ pub struct LocalSocket {
     pub addresses: Vec<IpAddr>,
 }
 
+/// A port that a router forwards to a socket, because it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The socket's bound address.
+    pub bound: SocketAddr,
+    /// Where the router takes datagrams for it.
+    pub external: SocketAddr,
+}
+
+/// Mapped addresses offered at most: one for each address family, twice where two routers stand
+/// in a row. It leaves room for others among the eight candidates of a peer.
+pub const MAPPED_MAX: usize = 4;
+
 /// What happens to a node.
 pub enum Input<'a> {
     /// A datagram arrived; it is opened in place.
@@ -81,6 +94,12 @@ pub enum Input<'a> {
     },
     /// The sockets: at start, and after every change of interfaces.
     Sockets(Vec<LocalSocket>),
+    /// The network changed although [`Input::Sockets`] says the same as before: another way
+    /// out, another network with the same addresses, or a machine that slept.
+    NetworkChanged,
+    /// Ports that routers forward to our sockets; replaces what was said before. At most
+    /// [`MAPPED_MAX`] count, those of sockets that are not in [`Input::Sockets`] do not.
+    Mapped(Vec<Mapped>),
     /// Answer to [`Effect::Resolve`]: all addresses of the server; empty when there are none.
     Resolved(Vec<SocketAddr>),
     /// Answer to [`Effect::OpenSockets`].
@@ -433,6 +452,8 @@ pub struct Whoami {
     pub key: PeerKey,
     /// Where the server sees it.
     pub observed: Option<SocketAddr>,
+    /// What routers forward to it.
+    pub mapped: Vec<Mapped>,
     /// The network the token selected.
     pub network: Option<String>,
     /// The server as the person wrote it.

@@ -38,7 +38,7 @@ impl Node {
     }
 
     pub(super) fn register(&mut self, name: String, now: Instant) {
-        let candidates = self.core.host_candidates();
+        let candidates = self.core.told_candidates();
         self.server.want(Wanted { name, candidates }, &mut self.core, now);
     }
 

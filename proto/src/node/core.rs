@@ -7,7 +7,7 @@ use std::time::Instant;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use super::api::{Effect, Event, LocalSocket, Output};
+use super::api::{Effect, Event, LocalSocket, MAPPED_MAX, Mapped, Output};
 use super::purse::Purse;
 use crate::control::{CandidateKindText, CandidateText, Exposure};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
@@ -38,6 +38,8 @@ pub(super) struct Core {
     observed: BTreeMap<SocketAddr, SocketAddr>,
     /// Checks to addresses that only peers vouch for.
     pub(super) claimed: Purse,
+    /// Ports that routers forward to our sockets; at most [`MAPPED_MAX`].
+    mapped: Vec<Mapped>,
     clock: UnixClock,
     last_counter: u64,
     owners: BTreeMap<ReceiverId, Owner>,
@@ -76,6 +78,7 @@ impl Core {
             observed: BTreeMap::new(),
             nat: Profile::default(),
             claimed: Purse::of_node(now),
+            mapped: Vec::new(),
             clock,
             last_counter: 0,
             owners: BTreeMap::new(),
@@ -147,6 +150,20 @@ impl Core {
         self.observed.insert(bound, address) != Some(address)
     }
 
+    /// What routers forward to us. True when that is news.
+    pub(super) fn set_mapped(&mut self, mut mapped: Vec<Mapped>) -> bool {
+        mapped.truncate(MAPPED_MAX);
+        let news = self.mapped != mapped;
+        self.mapped = mapped;
+        news
+    }
+
+    /// What routers forward to the sockets that are there.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = Mapped> {
+        let is_there = |bound| self.sockets.iter().any(|socket| socket.bound == bound);
+        self.mapped.iter().copied().filter(move |mapped| is_there(mapped.bound))
+    }
+
     /// Our sockets and what each is known as; `spare` is one that a single pair uses. None when
     /// we hide.
     pub(super) fn local_candidates(
@@ -165,20 +182,31 @@ impl Core {
         let observed = self.observed.iter().map(|(bound, address)| {
             (*bound, Candidate { kind: CandidateKind::Observed, address: *address })
         });
+        let mapped = self.mapped().map(|Mapped { bound, external }| {
+            (bound, Candidate { kind: CandidateKind::Mapped, address: external })
+        });
         // The observed address first: it is the one that most pairs need.
-        observed.chain(spare).chain(hosts).take(CANDIDATES_MAX).collect()
+        observed.chain(spare).chain(mapped).chain(hosts).take(CANDIDATES_MAX).collect()
     }
 
-    /// Host candidates as a registration writes them.
-    pub(super) fn host_candidates(&self) -> Vec<CandidateText> {
-        let hosts = self.local_candidates(None).into_iter();
-        hosts
-            .filter(|(_, candidate)| candidate.kind == CandidateKind::Host)
-            .map(|(_, candidate)| CandidateText {
-                kind: CandidateKindText::Host,
-                address: candidate.address,
-            })
-            .collect()
+    /// The candidates that the server does not see by itself, as a registration writes them.
+    pub(super) fn told_candidates(&self) -> Vec<CandidateText> {
+        let all = self.local_candidates(None).into_iter();
+        let text = |kind, candidate: Candidate| CandidateText { kind, address: candidate.address };
+        all.filter_map(|(_, candidate)| match candidate.kind {
+            CandidateKind::Host => Some(text(CandidateKindText::Host, candidate)),
+            CandidateKind::Mapped => Some(text(CandidateKindText::Mapped, candidate)),
+            CandidateKind::Observed | CandidateKind::PeerReflexive | CandidateKind::Predicted => {
+                None
+            }
+        })
+        .collect()
+    }
+
+    /// Whether the socket of a route serves any address of the host.
+    pub(super) fn serves(&self, route: Route) -> bool {
+        let mut sockets = self.sockets.iter();
+        sockets.any(|socket| socket.bound == route.local && !socket.addresses.is_empty())
     }
 
     /// The route to `remote` from the socket of its address family.

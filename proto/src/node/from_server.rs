@@ -82,7 +82,10 @@ impl Node {
                 self.handle_found(&recipient, &member, now);
             }
             (
-                asked @ (Asked::Lookup(_) | Asked::Watch | Asked::List(Purpose::Mirror)),
+                asked @ (Asked::Lookup(_)
+                | Asked::Watch
+                | Asked::List(Purpose::Mirror)
+                | Asked::Refresh),
                 Outcome::Error(Problem { code: code::TOO_MANY, .. }),
             ) => {
                 // Asked too fast.
@@ -111,6 +114,7 @@ impl Node {
                 | Asked::List(_)
                 | Asked::Watch
                 | Asked::Connect(_)
+                | Asked::Refresh
                 | Asked::Other,
                 Outcome::Ok(_) | Outcome::Error(_),
             ) => {}
@@ -141,6 +145,8 @@ impl Node {
         }));
         self.first_contact = FirstContact::No;
         self.registrations += 1;
+        // They may have changed while this was under way.
+        self.server.tell_candidates(now);
         if renamed {
             return;
         }
@@ -176,6 +182,7 @@ impl Node {
                 }
                 Asked::Watch => self.server.ask(Operation::Watch { names: None }, asked, now),
                 Asked::List(_) => self.server.ask(Operation::List { cursor: None }, asked, now),
+                Asked::Refresh => self.server.refresh(now),
                 Asked::Register(_) | Asked::Connect(_) | Asked::Other => {}
             }
         }

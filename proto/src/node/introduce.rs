@@ -312,8 +312,8 @@ impl Node {
             kind: CandidateKindText::Mapped,
             address: candidate.address,
         });
-        let hosts = self.core.host_candidates();
-        let candidates = spare.into_iter().chain(hosts).take(CANDIDATES_MAX).collect();
+        let told = self.core.told_candidates();
+        let candidates = spare.into_iter().chain(told).take(CANDIDATES_MAX).collect();
         let operation = Operation::Connect { key, connect, candidates };
         self.server.ask(operation, Asked::Connect(key), now);
     }

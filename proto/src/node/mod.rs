@@ -36,7 +36,8 @@ use bytes::Bytes;
 
 pub use self::api::{
     Audience, Command, Config, Deadline, Effect, Event, Finality, Handle, Incoming, Input, Known,
-    LocalSocket, NameKeeping, Output, PathView, Recipient, Registration, SocketUse, Whoami,
+    LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient, Registration,
+    SocketUse, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
@@ -187,6 +188,8 @@ impl Node {
         match input {
             Input::Datagram { route, data } => self.handle_datagram(route, data, now),
             Input::Sockets(sockets) => self.handle_sockets(sockets, now),
+            Input::NetworkChanged => self.network_changed(now),
+            Input::Mapped(mapped) => self.handle_mapped(mapped, now),
             Input::Resolved(addresses) => self.handle_resolved(addresses, now),
             Input::Opened { usage, bound } => self.handle_opened(usage, &bound, now),
             Input::Command(command) => self.handle_command(command, now),
@@ -284,6 +287,7 @@ impl Node {
             name: registered.map(|registered| registered.name.clone()).or_else(wanted),
             key: self.core.own,
             observed: self.observed,
+            mapped: self.core.mapped().collect(),
             network: registered.map(|registered| registered.network.clone()),
             server: self.server.display.clone(),
             server_key: self.server.key,
@@ -303,6 +307,7 @@ impl Node {
             server: self.server.display.clone(),
             registered: self.registered.is_some() && self.server.is_answering(),
             ways: self.ways().collect(),
+            mapped: self.core.mapped().collect(),
             nat,
             measuring,
             exposure: self.core.exposure,
@@ -521,8 +526,12 @@ impl Node {
         if first {
             return self.server.begin(&mut self.core, now);
         }
-        // The network changed under us: show the server and the peers where we are now.
-        self.server.ping(now);
+        self.network_changed(now);
+    }
+
+    /// The network changed under us: shows the server and the peers where we are now.
+    fn network_changed(&mut self, now: Instant) {
+        self.server.network_changed(&mut self.core, now);
         self.other_family.restart(now);
         self.profiler.restart(&mut self.core, now);
         for (key, link) in &mut self.links {
@@ -531,8 +540,17 @@ impl Node {
         }
     }
 
+    fn handle_mapped(&mut self, mapped: Vec<Mapped>, now: Instant) {
+        if self.core.set_mapped(mapped) {
+            self.candidates_changed(now);
+        }
+    }
+
     fn candidates_changed(&mut self, now: Instant) {
-        self.server.set_candidates(self.core.host_candidates());
+        self.server.set_candidates(self.core.told_candidates());
+        if self.registered.is_some() {
+            self.server.tell_candidates(now);
+        }
         for (key, link) in &mut self.links {
             link.set_local(&self.core, now);
             self.touched.insert(*key);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::api::Mapped;
 use super::why::Router;
 use crate::control::Exposure;
 use crate::traversal::nat::Profile;
@@ -18,6 +19,8 @@ pub struct Netcheck {
     /// The ways on which the server answers, one for each address family at most; that of the
     /// session first.
     pub ways: Vec<Way>,
+    /// What routers forward to this peer.
+    pub mapped: Vec<Mapped>,
     /// What is known of the NAT.
     pub nat: Profile,
     /// How far it is with that.
@@ -72,6 +75,7 @@ impl Netcheck {
         match (self.registered, self.exposure, Router::of(&self.nat)) {
             (false, ..) => Outlook::Offline,
             (true, Exposure::Hidden, _) => Outlook::Hidden,
+            (true, Exposure::Open, _) if !self.mapped.is_empty() => Outlook::Everybody,
             (true, Exposure::Open, Router::Open) => Outlook::Everybody,
             (true, Exposure::Open, Router::Strict) => Outlook::Most,
             (true, Exposure::Open, Router::Counting | Router::Random) => Outlook::Some,
@@ -127,6 +131,7 @@ mod tests {
             server: "server:1".into(),
             registered: true,
             ways: Vec::new(),
+            mapped: Vec::new(),
             nat,
             measuring: Measuring::Done,
             exposure: Exposure::Open,
@@ -142,6 +147,10 @@ mod tests {
         assert_eq!(with(AddressAndPort, AddressAndPort).outlook(), Outlook::Some);
         let unknown = Netcheck { nat: Profile::default(), ..open.clone() };
         assert_eq!(unknown.outlook(), Outlook::Unknown);
+        let address = "192.0.2.1:1".parse().unwrap();
+        let mapped = vec![Mapped { bound: address, external: address }];
+        let helped = Netcheck { mapped, ..with(AddressAndPort, AddressAndPort) };
+        assert_eq!(helped.outlook(), Outlook::Everybody);
         let hidden = Netcheck { exposure: Exposure::Hidden, ..open.clone() };
         assert_eq!(hidden.outlook(), Outlook::Hidden);
         let offline = Netcheck { registered: false, ..hidden };

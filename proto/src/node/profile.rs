@@ -293,10 +293,8 @@ impl Run {
         let asked = self.seen(*socket).main.is_some();
         let answers = self.flight.seen(Route::udp(self.target.main.local, from)).is_some();
         let reply = self.flight.changed(Route::udp(*socket, self.target.server()));
-        Some(match reply {
-            Reply::Silent(_) if !asked || !answers => Reply::Unsure,
-            reply => reply,
-        })
+        let is_proof = reply == Reply::Heard || (asked && answers);
+        Some(if is_proof { reply } else { Reply::Unsure })
     }
 
     fn filtering(&self) -> Field<Dependence> {

@@ -1,6 +1,7 @@
 //! Nodes and a hub on a small network without NATs: who says what when.
 
 mod hiding;
+mod network;
 mod third_party;
 
 use crate::time::origin as start_of_time;
@@ -82,8 +83,8 @@ fn address(n: u8) -> SocketAddr {
 /// Hosts with two addresses are known by their IPv4 one.
 fn as_v4(address: SocketAddr) -> SocketAddr {
     match address.ip() {
-        std::net::IpAddr::V6(ip) => self::address(ip.octets()[15]),
-        std::net::IpAddr::V4(_) => address,
+        IpAddr::V6(ip) => self::address(ip.octets()[15]),
+        IpAddr::V4(_) => address,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::api::PathView;
+use super::api::{Mapped, PathView};
 use crate::id::{PeerKey, PeerName};
 use crate::traversal::PairReport;
 use crate::traversal::nat::{Allocation, Dependence, Profile};
@@ -23,6 +23,8 @@ pub struct Why {
     pub reason: Reason,
     /// The address pairs tried, and what came of it.
     pub pairs: Vec<PairReport>,
+    /// What routers forward to this peer.
+    pub mapped: Vec<Mapped>,
     /// What this host's routers do, as measured.
     pub nat: Profile,
     /// What the peer's routers do, as it told.

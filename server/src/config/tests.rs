@@ -43,7 +43,7 @@ fn a_stronger_layer_wins_setting_by_setting() {
 fn a_file_says_everything_that_flags_say() {
     let layer = layer(
         "listen = ['[::1]:5', '127.0.0.1:6']\nalt-port = 7\nexternal-ip = '192.0.2.1'\n\
-         data-dir = 'd'\ntoken-file = 't'\nexpire-intervals = 4\nbroadcast-max = 5\n\
+         alt-ip = '192.0.2.2/10.0.0.2'\ndata-dir = 'd'\ntoken-file = 't'\nexpire-intervals = 4\nbroadcast-max = 5\n\
          log = 'trace'\nlog-format = 'json'\nconsole = 'off'",
     );
     assert_eq!(
@@ -52,6 +52,7 @@ fn a_file_says_everything_that_flags_say() {
             listen: Some(vec!["[::1]:5".parse().unwrap(), "127.0.0.1:6".parse().unwrap()]),
             alt_port: Some(AltPort::At(7)),
             external_ip: Some([192, 0, 2, 1].into()),
+            alt_ip: Some("192.0.2.2/10.0.0.2".parse().unwrap()),
             data_dir: Some("d".into()),
             token_file: Some("t".into()),
             expire_intervals: Some(4),
@@ -61,6 +62,19 @@ fn a_file_says_everything_that_flags_say() {
             console: Some(ConsoleMode::Off),
         }
     );
+}
+
+#[test]
+fn a_second_ip_may_be_translated() {
+    let AltIp(plain) = "192.0.2.2".parse().unwrap();
+    assert_eq!((plain.local, plain.public), ([192, 0, 2, 2].into(), [192, 0, 2, 2].into()));
+    let AltIp(translated) = "192.0.2.2/10.0.0.2".parse().unwrap();
+    assert_eq!((translated.local, translated.public), ([10, 0, 0, 2].into(), plain.public));
+    for wrong in ["", "/", "192.0.2.2/", "192.0.2.2/::1", "0.0.0.0", "192.0.2.2:3478", "a"] {
+        assert!(wrong.parse::<AltIp>().is_err(), "{wrong:?}");
+    }
+    let alone = layer("alt-ip = '192.0.2.2'\nalt-port = 'off'");
+    assert!(settings(alone).unwrap_err().to_string().contains("--alt-port off"));
 }
 
 #[test]

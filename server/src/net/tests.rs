@@ -155,6 +155,36 @@ async fn an_address_of_another_host_is_named() {
 }
 
 #[tokio::test]
+async fn a_second_ip_has_the_same_ports() {
+    let second: IpAddr = [127, 0, 0, 2].into();
+    let mut sockets = Sockets::bind(&at(&["127.0.0.1:0"]), AltPort::Next).unwrap();
+    let [(main, alt)] = sockets.ports()[..] else { panic!("{:?}", sockets.ports()) };
+    sockets.add_second_ip(second).unwrap();
+    let on_second = |first: SocketAddr| SocketAddr::new(second, first.port());
+    assert_eq!(sockets.ports(), [(main, alt), (on_second(main), on_second(alt))]);
+    let remote = client("127.0.0.1:0");
+    let to = remote.local_addr().unwrap();
+    for from in [main, alt, on_second(main), on_second(alt)] {
+        sockets.send_patiently(Route::udp(from, to), b"x").await.unwrap();
+        assert_eq!(remote.recv_from(&mut [0; 9]).unwrap().1, from);
+    }
+    assert_eq!(sockets.main_addresses(), [main], "peers register at the first");
+    assert_eq!(sockets.alt_addresses(), [alt]);
+}
+
+#[tokio::test]
+async fn a_second_ip_of_another_host_is_named() {
+    for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let mut sockets = Sockets::bind(&at(&[listen]), AltPort::Next).unwrap();
+        let problem = sockets.add_second_ip([192, 0, 2, 1].into()).unwrap_err().to_string();
+        assert!(problem.contains("192.0.2.1") && problem.contains("--alt-ip"), "{problem}");
+    }
+    let mut all = Sockets::bind(&at(&["0.0.0.0:0"]), AltPort::Next).unwrap();
+    all.add_second_ip([127, 0, 0, 2].into()).unwrap();
+    assert_eq!(all.ports().len(), 1, "a socket on all addresses has it already");
+}
+
+#[tokio::test]
 async fn the_alternative_port_follows_the_main_one() {
     // Another program may hold the next port of any one pair.
     let pair = (20_000..20_100).step_by(2).find_map(|port| {

@@ -80,7 +80,7 @@ pub(super) fn config(tokens: &[(&str, &str, &str)]) -> Config {
         expire_intervals: 3,
         broadcast_max: 256,
         aes: true,
-        places: crate::wire::stun::Places::default(),
+        places: Places::default(),
         limits: Limits::open(),
     }
 }

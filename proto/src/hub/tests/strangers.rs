@@ -24,7 +24,7 @@ fn anybody_learns_its_address_by_stun() {
 fn who_asks_for_it_is_answered_from_the_other_port() {
     let at = |port| SocketAddr::new(SocketAddr::from(SERVER).ip(), port);
     let ports = vec![(SERVER.into(), at(9))];
-    let places = wire::stun::Places { ports, ..wire::stun::Places::default() };
+    let places = Places { ports, ..Places::default() };
     let limits = Limits { stun_per_second: 1, ..Limits::open() };
     let mut world = World::with(Config { places, limits, ..config(&[]) });
     let request = wire::stun::changed_binding_request([9; 12], wire::stun::Change::Port);

@@ -61,6 +61,7 @@ impl PeerLink {
             since: self.view_since,
             reason,
             pairs: report.map_or_else(Vec::new, |report| report.pairs),
+            mapped: core.mapped().collect(),
             nat: core.nat,
             their_nat: None,
         }

@@ -23,6 +23,14 @@ use crate::time::Backoff;
 use crate::transport::{self, ControlFrame, PathKind};
 use crate::wire::{DATAGRAM_LEN_BASE, receiver_of};
 
+impl Attempt {
+    /// The next try is due now, and the delays between tries are short again.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.backoff.reset();
+        self.next_try = now;
+    }
+}
+
 impl ServerLink {
     /// Begins an attempt unless one runs, nothing is wanted or no socket is there to send from.
     pub(in crate::node) fn begin(&mut self, core: &mut Core, now: Instant) {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::api::Deadline;
+use super::api::{Deadline, Effect};
 use super::core::Core;
 use crate::control::{self, Exposure, FromServer, code};
 use crate::conversation::{Conversation, PacketError};
@@ -65,6 +65,8 @@ pub(super) struct ServerLink {
     next_request: u32,
     /// What registration says; `None` until there is a name.
     wanted: Option<Wanted>,
+    /// The candidates of the last registration.
+    told: Vec<control::CandidateText>,
     reported_silent: Reported,
     retry: Backoff,
     retry_at: Option<Instant>,
@@ -132,6 +134,8 @@ pub(super) struct Up {
 pub(super) enum Asked {
     /// A registration, and how it proved its token.
     Register(Proof),
+    /// A registration that stands, said again for its candidates.
+    Refresh,
     /// Who is this?
     Lookup(super::api::Recipient),
     /// A page of the list.
@@ -194,6 +198,7 @@ impl ServerLink {
             up: None,
             next_request: 1,
             wanted: None,
+            told: Vec::new(),
             reported_silent: Reported::No,
             retry: Backoff::new(RETRY_FIRST, RETRY_MAX),
             retry_at: None,
@@ -272,8 +277,26 @@ impl ServerLink {
         }
     }
 
-    /// Makes the server see where we are now.
-    pub(super) fn ping(&mut self, now: Instant) {
+    /// The network changed: makes the server see where we are now, or looks for it anew.
+    pub(super) fn network_changed(&mut self, core: &mut Core, now: Instant) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.hurry(now);
+            core.effect(Effect::Resolve);
+        }
+        match &mut self.up {
+            Some(up) => {
+                up.ping(now);
+                if !core.serves(up.route) {
+                    self.begin(core, now);
+                }
+            }
+            // After a final refusal nothing is waited for.
+            None if self.retry_at.is_some() => self.begin(core, now),
+            None => {}
+        }
+    }
+
+    fn ping(&mut self, now: Instant) {
         if let Some(up) = &mut self.up {
             up.ping(now);
         }

@@ -31,13 +31,29 @@ impl ServerLink {
 
     /// Registers in the session that stands.
     pub(in crate::node) fn ask_register(&mut self, now: Instant) {
+        self.ask_register_as(Asked::Register(Proof::Session), now);
+    }
+
+    /// Tells the server, with which a registration stands, of candidates that it does not know.
+    pub(in crate::node) fn tell_candidates(&mut self, now: Instant) {
+        if self.wanted.as_ref().is_some_and(|wanted| wanted.candidates != self.told) {
+            self.refresh(now);
+        }
+    }
+
+    /// Says the registration that stands again.
+    pub(in crate::node) fn refresh(&mut self, now: Instant) {
+        self.ask_register_as(Asked::Refresh, now);
+    }
+
+    fn ask_register_as(&mut self, asked: Asked, now: Instant) {
         let Some(up) = &self.up else { return };
         let token = self.token.as_ref().map(|(id, secret)| TokenProof {
             id: id.clone(),
             proof: token_proof_session(secret, &up.handshake_hash),
         });
         if let Some(register) = self.register(token) {
-            self.ask(Operation::Register(register), Asked::Register(Proof::Session), now);
+            self.ask(Operation::Register(register), asked, now);
         }
     }
 
@@ -46,8 +62,9 @@ impl ServerLink {
         self.retry_at = Some(now + REFUSED_RETRY);
     }
 
-    pub(super) fn register(&self, token: Option<TokenProof>) -> Option<Register> {
+    pub(super) fn register(&mut self, token: Option<TokenProof>) -> Option<Register> {
         let wanted = self.wanted.as_ref()?;
+        self.told.clone_from(&wanted.candidates);
         Some(Register {
             name: wanted.name.clone(),
             token,
