@@ -137,24 +137,6 @@ pub struct PairReport {
     pub rtt: Option<Duration>,
 }
 
-impl std::fmt::Display for PairReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.remote.kind {
-            CandidateKind::Host => "host",
-            CandidateKind::Observed => "observed",
-            CandidateKind::PeerReflexive => "peer reflexive",
-            CandidateKind::Mapped => "mapped",
-            CandidateKind::Predicted => "predicted",
-        };
-        write!(f, "{} ({kind}), {} checks: ", self.remote.address, self.checks_sent)?;
-        match (self.rtt, self.answered) {
-            (Some(rtt), _) => write!(f, "answers in {} ms", rtt.as_millis()),
-            (None, true) => f.write_str("answered before, silent now"),
-            (None, false) => f.write_str("no answer"),
-        }
-    }
-}
-
 impl Agent {
     /// Checks start as soon as there is a pair.
     pub fn new(config: Config, now: Instant) -> Self {

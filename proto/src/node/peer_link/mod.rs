@@ -22,6 +22,7 @@ use self::handshake::Handshake;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
+use super::why::Party;
 use crate::control::{self, CandidateKindText, Connect, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
@@ -61,7 +62,7 @@ pub(super) struct PeerLink {
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
     /// Which of the two hides, if one does: there is no agent then.
-    hides: Option<Hides>,
+    hides: Option<Party>,
     agent: Option<Agent>,
     /// Checks to addresses that only this peer vouches for.
     claimed: Purse,
@@ -87,6 +88,8 @@ pub(super) struct PeerLink {
     pause: Backoff,
     not_before: Option<Instant>,
     view: PathView,
+    /// Unix seconds since when it is in use.
+    view_since: u64,
 }
 
 /// The way to the server that relay frames take.
@@ -101,13 +104,6 @@ pub(super) struct Via {
 pub(super) enum Origin {
     Relay,
     Direct(Route),
-}
-
-/// Who of a pair hides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hides {
-    We,
-    They,
 }
 
 /// What a link tells the node.
@@ -143,7 +139,7 @@ impl PeerLink {
             replied: VecDeque::new(),
             relay: None,
             connect: None,
-            hides: (core.exposure == Exposure::Hidden).then_some(Hides::We),
+            hides: (core.exposure == Exposure::Hidden).then_some(Party::Own),
             agent: None,
             claimed: Purse::of_peer(now),
             spare: None,
@@ -162,6 +158,7 @@ impl PeerLink {
             pause: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
             not_before: None,
             view: PathView::None,
+            view_since: core.seconds(now),
         }
     }
 
@@ -250,8 +247,8 @@ impl PeerLink {
         self.relay = Some(event.channel);
         self.open_relay(now);
         self.hides = match (core.exposure, event.member.observed) {
-            (Exposure::Hidden, _) => Some(Hides::We),
-            (Exposure::Open, None) => Some(Hides::They),
+            (Exposure::Hidden, _) => Some(Party::Own),
+            (Exposure::Open, None) => Some(Party::Other),
             (Exposure::Open, Some(_)) => None,
         };
         if self.hides.is_some() {
@@ -407,6 +404,7 @@ impl PeerLink {
         let view = self.view();
         if !view.is_same(&self.view) {
             self.view = view;
+            self.view_since = core.seconds(now);
             notices.push(Notice::Path(view));
         }
     }
