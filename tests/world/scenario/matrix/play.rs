@@ -90,7 +90,7 @@ impl fmt::Display for Outcome {
 }
 
 /// Whatever registration started has settled, and a peer has found out what its router is like.
-const WARM_UP: Duration = Duration::from_secs(4);
+const WARM_UP: Duration = Duration::from_secs(6);
 /// Longest time a pair may take to become direct before it counts as relayed.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Between two lines of the two who talk meanwhile.
@@ -151,7 +151,12 @@ impl<'a> Play<'a> {
     fn new(pair: &'a Pair, seed: u64) -> Self {
         let mut rng = ChaCha12Rng::seed_from_u64(seed ^ hash(&pair.name));
         let [first, second] = if seed.is_multiple_of(2) { NAMES } else { [NAMES[1], NAMES[0]] };
-        let stage = Stage::new(rng.random::<u32>().into());
+        let seed = rng.random::<u32>().into();
+        let stage = if pair.class == Class::ByAddress {
+            Stage::with_second_ip(seed)
+        } else {
+            Stage::new(seed)
+        };
         Self { pair, stage, first, second, rng, lines: 0 }
     }
 
