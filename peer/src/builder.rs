@@ -8,13 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use p2sp_proto::control::Exposure;
 use p2sp_proto::id::{InvalidName, PeerName};
-use p2sp_proto::node::{Config, Guessing, NameKeeping, Node};
+use p2sp_proto::node::{Config, Discovery, Guessing, NameKeeping, Node};
 use p2sp_proto::session::StaticKey;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::Rendezvous;
 use crate::driver::{Driver, Publish, Status, Store};
 use crate::handle::{EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX};
+use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
 use crate::socket::Service;
@@ -32,6 +33,7 @@ pub struct Builder {
     bind: Option<SocketAddr>,
     guessing: Guessing,
     receiving: bool,
+    discovery: Discovery,
     exposure: Exposure,
     port_mapping: bool,
 }
@@ -56,6 +58,7 @@ impl Builder {
             bind: None,
             guessing: Guessing::On,
             receiving: true,
+            discovery: Discovery::On,
             exposure: Exposure::Open,
             port_mapping: true,
         }
@@ -115,6 +118,13 @@ impl Builder {
     /// NATs leave no other direct path.
     pub fn no_port_guessing(mut self) -> Self {
         self.guessing = Guessing::Off;
+        self
+    }
+
+    /// Neither look for members of the network on the LAN nor show itself there. (In an open
+    /// network nobody does.)
+    pub fn no_lan(mut self) -> Self {
+        self.discovery = Discovery::Off;
         self
     }
 
@@ -192,6 +202,8 @@ impl Builder {
             server_key: pinned.or(remembered.map(|(key, _)| key)),
             server_boot: boot.map(|(_, boot)| boot),
             network: memory.network(label),
+            lan_secret: memory.lan_secret(label).cloned(),
+            discovery: self.discovery,
             token,
             name,
             keepalive: self.keepalive,
@@ -230,7 +242,9 @@ impl Builder {
         let mapper = self.port_mapper(&net);
         let incoming_out = self.receiving.then_some(incoming_out);
         let publish = Publish { incoming: incoming_out, events, taps, status: status_out };
-        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish, mapper);
+        let lan = Lan::new(self.bind);
+        let driver =
+            Driver::new(node, (net, lan), store, self.rendezvous, orders_in, publish, mapper);
         let task = tokio::spawn(driver.run());
         Ok(Peer::new(link, incoming, task, service))
     }

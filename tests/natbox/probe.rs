@@ -2,20 +2,32 @@
 //!
 //! - Mapping: one socket asks three reflector sockets; do they see the same port?
 //! - Filtering: a fresh socket asks one reflector socket and is answered by three; which answers arrive?
+//! - Ports: fresh sockets ask one after another; how do their outer ports follow from the inner ones, or each other?
+//! - Hairpin: two sockets send to each other's outer address; does anything arrive?
 //! - Unsolicited input: the reflector knocks at a port that nobody has used, then a socket with that port sends to the
 //!   knocker; a router that kept state for the knock moves the mapping to another port.
 
+use crate::kind::{Kind, Mapping};
 use crate::reflector::{self, KNOCKER};
 use crate::{Failure, namespace, say};
 use clap::{Args, ValueEnum};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
+use world::nat::{Dependence, Ports};
 
 /// Samples of the round trip at most: on a busy machine it takes some to meet a quiet moment.
 const ROUND_TRIPS: u32 = 40;
 /// Milliseconds that a round trip may be longer than it should be.
 const RTT_TOLERANCE: f64 = 5.0;
+/// Fresh sockets that show how ports are chosen.
+const PORT_SAMPLES: usize = 16;
+/// Between two of them, so that their packets stay in order.
+const SAMPLE_GAP: Duration = Duration::from_millis(1);
+/// Samples of one block of ports lie within this many; 16 of all 64 k do so once in 10^18 times.
+const BLOCK_SPAN_MAX: u16 = 4096;
+/// Datagrams each way of a hairpin: the first opens the filter, the others pass it.
+const HAIRPIN_TRIES: usize = 3;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -27,57 +39,18 @@ pub(crate) struct Options {
     /// Milliseconds to wait for an answer before it counts as filtered; more than the round trip.
     #[arg(long, default_value_t = 200)]
     wait: u64,
-    /// Fail unless the router is of this kind.
+    /// Fail unless the router is of this kind, by name as `delay --router` and lab.sh have them.
     #[arg(long)]
     expect: Option<Kind>,
+    /// Fail unless two inner sockets do, or do not, reach each other under their outer addresses.
+    #[arg(long)]
+    expect_hairpin: Option<Hairpin>,
     /// Fail unless unsolicited input does this to a later mapping.
     #[arg(long)]
     expect_input: Option<Input>,
     /// Fail unless the shortest round trip to the reflector is this many milliseconds, at most 5 more.
     #[arg(long)]
     expect_rtt: Option<f64>,
-}
-
-/// The routers of the lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "lower")]
-pub(crate) enum Kind {
-    None,
-    FullCone,
-    Restricted,
-    PortRestricted,
-    Symmetric,
-}
-
-impl Kind {
-    fn traits(self) -> (Mapping, Filtering) {
-        match self {
-            Self::None => (Mapping::Untranslated, Filtering::EndpointIndependent),
-            Self::FullCone => (Mapping::EndpointIndependent, Filtering::EndpointIndependent),
-            Self::Restricted => (Mapping::EndpointIndependent, Filtering::AddressDependent),
-            Self::PortRestricted => {
-                (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent)
-            }
-            Self::Symmetric => {
-                (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent)
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mapping {
-    Untranslated,
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filtering {
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
 }
 
 /// What an unsolicited datagram does to a later mapping of the port it came to.
@@ -91,10 +64,20 @@ pub(crate) enum Input {
     Unknown,
 }
 
+/// Whether two inner sockets reach each other under their outer addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hairpin {
+    On,
+    Off,
+    /// Was not measured.
+    Unknown,
+}
+
 struct Found {
     mapping: Mapping,
-    filtering: Filtering,
+    filtering: Dependence,
     input: Input,
+    hairpin: Hairpin,
     rtt: Duration,
 }
 
@@ -103,8 +86,8 @@ impl fmt::Display for Found {
         let rtt = self.rtt.as_secs_f64() * 1000.0;
         write!(
             f,
-            "mapping={:?} filtering={:?} input={:?} rtt_ms={rtt:.1}",
-            self.mapping, self.filtering, self.input
+            "mapping={:?} filtering={:?} input={:?} hairpin={:?} rtt_ms={rtt:.1}",
+            self.mapping, self.filtering, self.input, self.hairpin
         )
     }
 }
@@ -113,6 +96,7 @@ impl fmt::Display for Found {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let prober = Prober {
         namespace: &options.namespace,
+        hairpin: options.expect_hairpin.is_some(),
         reflector: options.reflector.sockets(),
         wait: Duration::from_millis(options.wait),
         expected_rtt: match options.expect_rtt {
@@ -129,9 +113,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 
 fn compare(options: &Options, found: &Found) -> Result<(), Failure> {
     if let Some(kind) = options.expect
-        && kind.traits() != (found.mapping, found.filtering)
+        && (!same_mapping(kind.mapping, found.mapping) || kind.filtering != found.filtering)
     {
         return Err(format!("the router is not {kind:?}: {found}").into());
+    }
+    if let Some(hairpin) = options.expect_hairpin
+        && hairpin != found.hairpin
+    {
+        return Err(format!("hairpin is not {hairpin:?}: {found}").into());
     }
     if let Some(input) = options.expect_input
         && input != found.input
@@ -147,8 +136,22 @@ fn compare(options: &Options, found: &Found) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The same, where one block of ports is as good as another.
+fn same_mapping(expected: Mapping, found: Mapping) -> bool {
+    use Mapping::Translated;
+    match (expected, found) {
+        (
+            Translated(expected, Ports::Block { first, len }),
+            Translated(found, Ports::Block { first: lowest, len: span }),
+        ) => expected == found && lowest >= first && lowest - first + span <= len,
+        (expected, found) => expected == found,
+    }
+}
+
 struct Prober<'a> {
     namespace: &'a str,
+    /// Whether to look for hairpin.
+    hairpin: bool,
     reflector: Vec<SocketAddr>,
     wait: Duration,
     /// A round trip that needs no second look.
@@ -169,12 +172,13 @@ impl Prober<'_> {
         let filtering = self.filtering()?;
         let rtt = self.round_trip()?;
         let input = match mapping {
-            Mapping::EndpointIndependent => self.input(seen[0].ip())?,
-            Mapping::Untranslated
-            | Mapping::AddressDependent
-            | Mapping::AddressAndPortDependent => Input::Unknown,
+            Mapping::Translated(Dependence::Endpoint, Ports::Preserving) => {
+                self.input(seen[0].ip())?
+            }
+            Mapping::Untranslated | Mapping::Translated(..) => Input::Unknown,
         };
-        Ok(Found { mapping, filtering, input, rtt })
+        let hairpin = if self.hairpin { self.find_hairpin()? } else { Hairpin::Unknown };
+        Ok(Found { mapping, filtering, input, hairpin, rtt })
     }
 
     /// One socket, three destinations: (address 0, port 0), (address 0, port 1), (address 1, port 0).
@@ -191,31 +195,45 @@ impl Prober<'_> {
     }
 
     fn mapping(&self, seen: [SocketAddr; 3]) -> Result<Mapping, Failure> {
-        let inside = self.local_ip()?;
-        Ok(match seen {
-            [first, second, third] if first == second && second == third => {
-                if first.ip() == inside {
-                    Mapping::Untranslated
-                } else {
-                    Mapping::EndpointIndependent
-                }
-            }
-            [first, second, _] if first == second => Mapping::AddressDependent,
-            _ => Mapping::AddressAndPortDependent,
-        })
+        let [first, second, third] = seen;
+        if first.ip() == self.local_ip()? {
+            return Ok(Mapping::Untranslated);
+        }
+        let dependence = match (first == second, first == third) {
+            (true, true) => Dependence::Endpoint,
+            (true, false) => Dependence::Address,
+            (false, _) => Dependence::AddressAndPort,
+        };
+        Ok(Mapping::Translated(dependence, self.ports()?))
+    }
+
+    /// Fresh sockets ask the same destination one after another.
+    fn ports(&self) -> Result<Ports, Failure> {
+        let sockets = (0..PORT_SAMPLES).map(|_| self.socket(0)).collect::<Result<Vec<_>, _>>()?;
+        for socket in &sockets {
+            self.send(socket, 0, "ports 0")?;
+            std::thread::sleep(SAMPLE_GAP);
+        }
+        let mut samples = Vec::new();
+        for socket in &sockets {
+            let answers = self.collect(socket, "ports", 1)?;
+            let answer = answers.first().ok_or("no answer to a sample of the ports")?;
+            samples.push((socket.local_addr()?.port(), answer.observed.port()));
+        }
+        Ok(classify(&samples))
     }
 
     /// A fresh socket asks (address 0, port 0); that socket, the other port and the other address answer.
-    fn filtering(&self) -> Result<Filtering, Failure> {
+    fn filtering(&self) -> Result<Dependence, Failure> {
         let socket = self.socket(0)?;
         self.send(&socket, 0, "filter 0,1,3")?;
         let mut through: Vec<_> =
             self.collect(&socket, "filter", 3)?.iter().map(|answer| answer.index).collect();
         through.sort_unstable();
         match through.as_slice() {
-            [0, 1, 3] => Ok(Filtering::EndpointIndependent),
-            [0, 1] => Ok(Filtering::AddressDependent),
-            [0] => Ok(Filtering::AddressAndPortDependent),
+            [0, 1, 3] => Ok(Dependence::Endpoint),
+            [0, 1] => Ok(Dependence::Address),
+            [0] => Ok(Dependence::AddressAndPort),
             other => Err(format!("answers from {other:?} make no filter").into()),
         }
     }
@@ -251,8 +269,35 @@ impl Prober<'_> {
         Ok(if answer.observed.port() == port { Input::Forgotten } else { Input::Remembered })
     }
 
+    /// Two sockets learn their outer addresses and send there.
+    fn find_hairpin(&self) -> Result<Hairpin, Failure> {
+        let sockets = [self.socket(0)?, self.socket(0)?];
+        let mut outer = Vec::new();
+        for socket in &sockets {
+            self.send(socket, 0, "self 0")?;
+            let answers = self.collect(socket, "self", 1)?;
+            outer.push(answers.first().ok_or("no answer from the reflector")?.observed);
+        }
+        for _ in 0..HAIRPIN_TRIES {
+            for (socket, other) in sockets.iter().zip(outer.iter().rev()) {
+                socket.send_to(format!("turn 0 {other}").as_bytes(), other)?;
+            }
+            std::thread::sleep(SAMPLE_GAP);
+        }
+        for socket in &sockets {
+            if self.collect(socket, "turn", 1)?.is_empty() {
+                return Ok(Hairpin::Off);
+            }
+        }
+        Ok(Hairpin::On)
+    }
+
     fn socket(&self, port: u16) -> Result<UdpSocket, Failure> {
-        namespace::udp(self.namespace, (Ipv4Addr::UNSPECIFIED, port).into())
+        let any: IpAddr = match self.reflector[0] {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        namespace::udp(self.namespace, (any, port).into())
     }
 
     fn local_ip(&self) -> Result<IpAddr, Failure> {
@@ -297,4 +342,52 @@ fn parse(text: &str, nonce: &str) -> Option<Answer> {
         observed: observed.parse().ok()?,
         at: Instant::now(),
     })
+}
+
+/// How outer ports were chosen, from (inner port, outer port) in the order in which the mappings were made.
+fn classify(samples: &[(u16, u16)]) -> Ports {
+    if samples.iter().all(|(inner, outer)| inner == outer) {
+        return Ports::Preserving;
+    }
+    let outer = || samples.iter().map(|(_, outer)| *outer);
+    let mut steps =
+        outer().zip(outer().skip(1)).map(|(one, next)| next.wrapping_sub(one).cast_signed());
+    if let Some(step) = steps.next().filter(|first| steps.all(|step| step == *first)) {
+        return Ports::Sequential { step };
+    }
+    let lowest = outer().min().unwrap_or(0);
+    let span = outer().max().unwrap_or(0) - lowest;
+    if span < BLOCK_SPAN_MAX {
+        Ports::Block { first: lowest, len: span + 1 }
+    } else {
+        Ports::Random
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_told_from_samples() {
+        let found = |outer: [u16; 4]| {
+            let inner = [50_001, 50_007, 50_002, 50_009];
+            classify(&inner.into_iter().zip(outer).collect::<Vec<_>>())
+        };
+        assert_eq!(found([50_001, 50_007, 50_002, 50_009]), Ports::Preserving);
+        assert_eq!(found([7000, 7003, 7006, 7009]), Ports::Sequential { step: 3 });
+        assert_eq!(found([7000, 7003, 7006, 7010]), Ports::Block { first: 7000, len: 11 });
+        assert_eq!(found([7000, 47_003, 21_000, 1024]), Ports::Random);
+    }
+
+    #[test]
+    fn a_block_is_the_one_that_holds_all_samples() {
+        let mapping = |ports| Mapping::Translated(Dependence::AddressAndPort, ports);
+        let expected = mapping(Ports::Block { first: 40_960, len: 2048 });
+        let found = |first, len| mapping(Ports::Block { first, len });
+        assert!(same_mapping(expected, found(41_000, 1800)));
+        assert!(!same_mapping(expected, found(40_000, 1800)));
+        assert!(!same_mapping(expected, found(42_000, 1800)));
+        assert!(!same_mapping(expected, mapping(Ports::Random)));
+    }
 }

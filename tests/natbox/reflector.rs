@@ -6,12 +6,23 @@
 
 use crate::Failure;
 use clap::Args;
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 
 /// The longest question: a nonce, four indices and an address.
 const QUESTION_MAX: usize = 200;
 /// The socket that knocks.
 pub(crate) const KNOCKER: usize = 3;
+
+#[derive(Args)]
+pub(crate) struct ServeOptions {
+    #[command(flatten)]
+    sockets: Options,
+    /// A file to create once questions are answered.
+    #[arg(long)]
+    ready: PathBuf,
+}
 
 #[derive(Args, Clone)]
 #[group(id = "reflector")]
@@ -32,8 +43,10 @@ impl Options {
 }
 
 /// Runs until killed.
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let sockets = options.sockets().iter().map(UdpSocket::bind).collect::<Result<Vec<_>, _>>()?;
+pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
+    let addresses = options.sockets.sockets();
+    let sockets = addresses.iter().map(UdpSocket::bind).collect::<Result<Vec<_>, _>>()?;
+    File::create(&options.ready)?;
     std::thread::scope(|scope| {
         for socket in &sockets {
             scope.spawn(|| serve(socket, &sockets));

@@ -3,27 +3,27 @@
 //! 1. A rendezvous and two peers start; both register and see each other.
 //! 2. A first batch of numbered messages goes both ways at once, beginning at time zero.
 //! 3. Chat goes on until both peers report the path that is expected, or the time is up.
-//! 4. A second batch goes both ways. The internet's counters before and after it tell which way it took: between the
+//! 4. Where the case disturbs the network, numbered messages flow all the time while it is disturbed and mended; then
+//!    they must go directly again in time.
+//! 5. A second batch goes both ways. The internet's counters before and after it tell which way it took: between the
 //!    two sites, or through the server's.
-//! 5. Every message of both batches must have arrived once, in order.
+//! 6. Every message must have arrived once, in order.
 
-use crate::delay::{self, Count};
-use crate::peers::{Peer, Program, Report, Said, Side, Way};
+use crate::peers::{Peer, Program, Report, Side};
+use crate::tally::Tally;
+use crate::traffic::{Course, Route, Sample, Traffic, WINDOW};
 use crate::{Failure, say};
 use clap::{Args, ValueEnum};
-use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-/// Characters of a message: enough that a batch stands out from keepalives and checks.
-const MESSAGE_LENGTH: usize = 400;
 /// For both peers to register.
 const REGISTER_LIMIT: Duration = Duration::from_secs(10);
-/// For one peer, who was there first, to see the other join; if it does not, the other may still be reached.
-const JOIN_LIMIT: Duration = Duration::from_secs(3);
+/// For one peer, who was there first, to see the other join. Where both came at once neither may, and both are there.
+const JOIN_LIMIT: Duration = Duration::from_millis(500);
 /// For the last message of a batch.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(10);
 /// For the peers to say good bye; they wait 10 s for receipts before they complain.
@@ -32,6 +32,12 @@ const STOP_LIMIT: Duration = Duration::from_secs(13);
 const REST: Duration = Duration::from_millis(300);
 /// Between messages while waiting for a path.
 const CHAT_GAP: Duration = Duration::from_millis(100);
+/// Between messages of one side around a disturbance: 20 in a second.
+const FLOW_GAP: Duration = Duration::from_millis(50);
+/// The conversation flows undisturbed for this long, so that a disturbance meets it in full swing.
+const BEFORE_DISTURBANCE: Duration = Duration::from_secs(1);
+/// For a disturbance, or its mending, to be carried out.
+const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -42,8 +48,8 @@ pub(crate) struct Options {
     b: String,
     #[arg(long)]
     server: String,
-    /// Where the rendezvous listens; the peers use the first.
-    #[arg(long, required = true)]
+    /// Where the rendezvous listens; peer b uses the first, peer a the last.
+    #[arg(long, required = true, num_args = 1..)]
     listen: Vec<SocketAddr>,
     /// The programs under test.
     #[arg(long)]
@@ -57,7 +63,7 @@ pub(crate) struct Options {
     #[arg(long)]
     dir: PathBuf,
     #[arg(long)]
-    expect: Route,
+    expect: Expected,
     /// Messages each way in each batch.
     #[arg(long, default_value_t = 20)]
     count: usize,
@@ -70,30 +76,49 @@ pub(crate) struct Options {
     /// Seconds that a relayed pair gets to find a direct path after all.
     #[arg(long, default_value_t = 1.5)]
     relay_patience: f64,
+    #[command(flatten)]
+    disturbance: Disturbance,
 }
 
-/// The way that messages take, as the internet sees it.
+/// The path that a case must end with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Route {
-    /// Between the two sites; the server's site stands still.
+enum Expected {
     Direct,
-    /// Through the server's site.
     Relay,
-    /// Not seen at all: the two are in the same site.
     Lan,
-    /// Some of each.
-    Mixed,
+    /// Direct if the ports are guessed right, which chance decides: the caller judges many runs. Any path will do.
+    Guess,
 }
 
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Direct => "direct",
-            Self::Relay => "relay",
-            Self::Lan => "lan",
-            Self::Mixed => "mixed",
-        })
+impl Expected {
+    fn allows(self, observed: Route) -> bool {
+        match self {
+            Self::Direct => observed == Route::Direct,
+            Self::Relay => observed == Route::Relay,
+            Self::Lan => observed == Route::Lan,
+            Self::Guess => observed != Route::Lan,
+        }
     }
+}
+
+/// What happens to the network in mid-conversation, as commands for bash.
+#[derive(Args)]
+struct Disturbance {
+    /// Disturbs it.
+    #[arg(long, requires = "mend")]
+    disturb: Option<String>,
+    /// Milliseconds from there to the mending.
+    #[arg(long, default_value_t = 0)]
+    outage: u64,
+    /// Sets it right, or changes it at one blow; the network is back when this command has ended.
+    #[arg(long)]
+    mend: Option<String>,
+    /// Fail unless the conversation is relayed in the last half second of the outage.
+    #[arg(long)]
+    relayed_meanwhile: bool,
+    /// Milliseconds in which messages must go directly again.
+    #[arg(long, default_value_t = 2000)]
+    again: u64,
 }
 
 /// Prints one line of KEY=VALUE; fails when anything is not as it must be.
@@ -102,24 +127,28 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     talk.meet()?;
     talk.batch(options)?;
     talk.settle(options)?;
-    let before = Traffic::read(options)?;
+    let (again, mut wrong) = match &options.disturbance.mend {
+        Some(mend) => talk.be_disturbed(options, mend)?,
+        None => (None, Vec::new()),
+    };
+    talk.rest()?;
+    let before = Traffic::read(&options.control)?;
     let payload = talk.batch(options)?;
     talk.await_delivery()?;
-    let observed = Traffic::read(options)?.since(before).route(payload);
-    let stopped = talk.stop()?;
-    say(&talk.tally.line(observed))?;
-    judge(options.expect, observed, &talk.tally, &stopped)
+    let observed = Traffic::read(&options.control)?.since(before).route(payload);
+    wrong.extend(talk.stop()?);
+    say(&talk.tally.line(observed, again))?;
+    judge(options.expect, observed, &talk.tally, wrong)
 }
 
 fn judge(
-    expected: Route,
+    expected: Expected,
     observed: Route,
     tally: &Tally,
-    stopped: &[String],
+    mut wrong: Vec<String>,
 ) -> Result<(), Failure> {
-    let mut wrong = stopped.to_vec();
-    if observed != expected {
-        wrong.push(format!("{observed} instead of {expected}"));
+    if !expected.allows(observed) {
+        wrong.push(format!("{observed} instead of {expected:?}").to_lowercase());
     }
     if tally.delivered() != tally.sent() {
         wrong.push(format!("{} of {} messages delivered", tally.delivered(), tally.sent()));
@@ -139,11 +168,14 @@ struct Talk {
     peers: [Peer; 2],
     reports: Receiver<Report>,
     tally: Tally,
+    /// Bytes of all messages.
+    payload: u64,
 }
 
 impl Talk {
     fn start(options: &Options) -> Result<Self, Failure> {
-        let rendezvous = *options.listen.first().ok_or("nowhere to listen")?;
+        let first = *options.listen.first().ok_or("nowhere to listen")?;
+        let last = *options.listen.last().ok_or("nowhere to listen")?;
         let server = Program::rendezvous(
             &options.server,
             &options.rendezvous_bin,
@@ -151,7 +183,7 @@ impl Talk {
             &options.dir,
         )?;
         let (sender, reports) = mpsc::channel();
-        let peer = |side: Side, namespace: &str| {
+        let peer = |side: Side, namespace: &str, rendezvous: SocketAddr| {
             Peer::start(
                 namespace,
                 &options.peer_bin,
@@ -161,8 +193,8 @@ impl Talk {
                 sender.clone(),
             )
         };
-        let peers = [peer(Side::A, &options.a)?, peer(Side::B, &options.b)?];
-        Ok(Self { server, peers, reports, tally: Tally::default() })
+        let peers = [peer(Side::A, &options.a, last)?, peer(Side::B, &options.b, first)?];
+        Ok(Self { server, peers, reports, tally: Tally::default(), payload: 0 })
     }
 
     fn meet(&mut self) -> Result<(), Failure> {
@@ -180,32 +212,66 @@ impl Talk {
 
     /// Sends a batch both ways and returns its payload in bytes.
     fn batch(&mut self, options: &Options) -> Result<u64, Failure> {
-        let mut payload = 0;
+        let before = self.payload;
         for _ in 0..options.count {
-            for side in Side::BOTH {
-                payload += self.send(side)?;
-            }
-            self.listen_until(Instant::now() + Duration::from_millis(options.gap), |_| false)?;
+            self.send_both()?;
+            self.listen_for(Duration::from_millis(options.gap))?;
         }
-        Ok(payload)
+        Ok(self.payload - before)
     }
 
-    /// Chats until both peers are where they are expected to be, everything has arrived and the paths are quiet.
+    /// Chats until both peers are where they are expected to be, or the time is up.
     fn settle(&mut self, options: &Options) -> Result<(), Failure> {
         let seconds = match options.expect {
-            Route::Direct | Route::Lan => options.direct_limit,
-            Route::Relay | Route::Mixed => options.relay_patience,
+            Expected::Direct | Expected::Lan | Expected::Guess => options.direct_limit,
+            Expected::Relay => options.relay_patience,
         };
         let deadline = Instant::now() + Duration::from_secs_f64(seconds);
         while self.tally.direct.len() < 2 && Instant::now() < deadline {
-            for side in Side::BOTH {
-                self.send(side)?;
-            }
+            self.send_both()?;
             self.listen_until(Instant::now() + CHAT_GAP, |tally| tally.direct.len() == 2)?;
         }
-        self.await_delivery()?;
-        self.listen_until(Instant::now() + REST, |_| false)?;
         Ok(())
+    }
+
+    /// Lets messages flow while the network is disturbed. Gives the time from its mending to the first window in which
+    /// all went directly, and complaints.
+    fn be_disturbed(
+        &mut self,
+        options: &Options,
+        mend: &str,
+    ) -> Result<(Option<Duration>, Vec<String>), Failure> {
+        let Disturbance { disturb, outage, relayed_meanwhile, again, .. } = &options.disturbance;
+        let mut flow = Flow { talk: self, options, course: Course::default() };
+        let mut wrong = Vec::new();
+        flow.on_for(BEFORE_DISTURBANCE)?;
+        if let Some(disturb) = disturb {
+            flow.on_while(disturb)?;
+            flow.on_for(Duration::from_millis(*outage))?;
+        }
+        if *relayed_meanwhile
+            && let Some(way) = flow.course.latest(WINDOW)
+            && way != Route::Relay
+        {
+            wrong.push(format!("{way} instead of relay in the disturbance"));
+        }
+        flow.on_while(mend)?;
+        let back = Instant::now();
+        let limit = Duration::from_millis(*again);
+        while flow.course.direct_since(back).is_none() && back.elapsed() < limit + 2 * WINDOW {
+            flow.on()?;
+        }
+        let again = flow.course.direct_since(back).map(|at| at - back);
+        if again.is_none_or(|again| again > limit) {
+            wrong.push(format!("not direct again within {} ms", limit.as_millis()));
+        }
+        Ok((again, wrong))
+    }
+
+    /// Lets everything arrive and the paths fall quiet.
+    fn rest(&mut self) -> Result<(), Failure> {
+        self.await_delivery()?;
+        self.listen_for(REST)
     }
 
     fn await_delivery(&mut self) -> Result<(), Failure> {
@@ -214,10 +280,17 @@ impl Talk {
         Ok(())
     }
 
-    fn send(&mut self, side: Side) -> Result<u64, Failure> {
-        let text = self.tally.next_text(side);
-        self.peers[side as usize].send(side.other(), &text)?;
-        Ok(text.len() as u64)
+    fn send_both(&mut self) -> Result<(), Failure> {
+        for side in Side::BOTH {
+            let text = self.tally.next_text(side);
+            self.peers[side as usize].send(side.other(), &text)?;
+            self.payload += text.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn listen_for(&mut self, time: Duration) -> Result<(), Failure> {
+        self.listen_until(Instant::now() + time, |_| false).map(drop)
     }
 
     /// Takes reports until `done` or the deadline; tells whether it is done.
@@ -259,131 +332,61 @@ impl Talk {
     }
 }
 
-/// What was sent and what arrived.
-#[derive(Default)]
-struct Tally {
-    started: Option<Instant>,
-    sent: BTreeMap<Side, usize>,
-    /// How often each message arrived, by sender and number.
-    arrived: BTreeMap<(Side, usize), usize>,
-    /// The newest number that arrived, by sender.
-    newest: BTreeMap<Side, usize>,
-    doubled: usize,
-    disordered: usize,
-    registered: BTreeMap<Side, Instant>,
-    joined: BTreeMap<Side, Instant>,
-    /// First report of a direct path, by peer.
-    direct: BTreeMap<Side, Instant>,
-    first: Option<Instant>,
-    errors: Vec<String>,
+/// A conversation that goes on at a steady pace whatever happens to the network.
+struct Flow<'a> {
+    talk: &'a mut Talk,
+    options: &'a Options,
+    course: Course,
 }
 
-impl Tally {
-    /// The next message of `side`; the first one starts the clock.
-    fn next_text(&mut self, side: Side) -> String {
-        self.started.get_or_insert_with(Instant::now);
-        let number = self.sent.entry(side).or_default();
-        let text = format!("{} {number} ", side.name());
-        *number += 1;
-        format!("{text:.<MESSAGE_LENGTH$}")
+impl Flow<'_> {
+    /// One message each way.
+    fn on(&mut self) -> Result<(), Failure> {
+        self.talk.send_both()?;
+        let tally = &self.talk.tally;
+        self.course.note(Sample {
+            at: Instant::now(),
+            traffic: Traffic::read(&self.options.control)?,
+            payload: self.talk.payload,
+            sent: tally.sent() / Side::BOTH.len(),
+            arrived: tally.arrived_in_order(),
+        });
+        self.talk.listen_for(FLOW_GAP)
     }
 
-    fn take(&mut self, report: Report) {
-        let Report { at, side, said } = report;
-        match said {
-            Said::Registered => drop(self.registered.entry(side).or_insert(at)),
-            Said::Joined => drop(self.joined.entry(side).or_insert(at)),
-            Said::Message { text } => self.arrive(side.other(), &text, at),
-            Said::Path(Way::Direct) => drop(self.direct.entry(side).or_insert(at)),
-            Said::Error { text } => self.errors.push(format!("{}: {text}", side.name())),
-            Said::Path(Way::Relay | Way::Unknown) | Said::Delivered | Said::Other => {}
+    fn on_for(&mut self, time: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.on()?;
         }
+        Ok(())
     }
 
-    fn arrive(&mut self, from: Side, text: &str, at: Instant) {
-        let mut words = text.split(' ');
-        let number = words.next().filter(|&name| name == from.name()).and_then(|_| words.next());
-        let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) else {
-            self.errors.push(format!("strange message: {text:.40}"));
-            return;
-        };
-        self.first.get_or_insert(at);
-        let times = self.arrived.entry((from, number)).or_default();
-        *times += 1;
-        if *times > 1 {
-            self.doubled += 1;
-            return;
-        }
-        match self.newest.insert(from, number) {
-            Some(newest) if newest > number => self.disordered += 1,
-            Some(_) | None => {}
-        }
-    }
-
-    fn sent(&self) -> usize {
-        self.sent.values().sum()
-    }
-
-    fn delivered(&self) -> usize {
-        self.arrived.len()
-    }
-
-    fn line(&self, observed: Route) -> String {
-        let since = |at: Option<Instant>| match at.zip(self.started) {
-            Some((at, started)) => format!("{}", at.saturating_duration_since(started).as_millis()),
-            None => "-".to_owned(),
-        };
-        let both = if self.direct.len() == 2 { self.direct.values().max() } else { None };
-        format!(
-            "observed={observed} first_ms={} direct_ms={} both_ms={} sent={} delivered={} doubled={}",
-            since(self.first),
-            since(self.direct.values().min().copied()),
-            since(both.copied()),
-            self.sent(),
-            self.delivered(),
-            self.doubled
-        )
-    }
-}
-
-/// Bytes that crossed the internet.
-#[derive(Clone, Copy)]
-struct Traffic {
-    between_peers: u64,
-    with_server: u64,
-}
-
-impl Traffic {
-    fn read(options: &Options) -> Result<Self, Failure> {
-        let counters = delay::counters(&options.control)?;
-        let mut traffic = Self { between_peers: 0, with_server: 0 };
-        for ((from, to), Count { bytes, .. }) in counters {
-            if from == "server" || to == "server" {
-                traffic.with_server += bytes;
-            } else {
-                traffic.between_peers += bytes;
+    /// Until the command has ended.
+    fn on_while(&mut self, command: &str) -> Result<(), Failure> {
+        let mut running = Running(Command::new("bash").args(["-c", command]).spawn()?);
+        let deadline = Instant::now() + COMMAND_LIMIT;
+        loop {
+            match running.0.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("{command} ended: {status}").into()),
+                None if Instant::now() >= deadline => {
+                    return Err(format!("{command} does not end").into());
+                }
+                None => self.on()?,
             }
         }
-        Ok(traffic)
     }
+}
 
-    fn since(self, before: Self) -> Self {
-        Self {
-            between_peers: self.between_peers - before.between_peers,
-            with_server: self.with_server - before.with_server,
-        }
-    }
+/// A command that is killed when nobody waits for it any more.
+struct Running(Child);
 
-    /// The way that `payload` bytes took. Keepalives and checks are far below a quarter of it; what is relayed crosses
-    /// the server's link twice.
-    fn route(self, payload: u64) -> Route {
-        let still = |bytes: u64| bytes < payload / 4;
-        match (self.between_peers, self.with_server) {
-            (peers, server) if peers >= payload && still(server) => Route::Direct,
-            (peers, server) if still(peers) && still(server) => Route::Lan,
-            (_, server) if server >= payload * 3 / 2 => Route::Relay,
-            _ => Route::Mixed,
-        }
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended by itself if all is well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -391,53 +394,21 @@ impl Traffic {
 mod tests {
     use super::*;
 
-    fn arrive(tally: &mut Tally, text: &str) {
-        let said = Said::Message { text: text.to_owned() };
-        tally.take(Report { at: Instant::now(), side: Side::B, said });
-    }
-
     #[test]
-    fn doubled_and_disordered_messages_are_noticed() {
-        let mut tally = Tally::default();
-        let texts: Vec<_> = (0..3).map(|_| tally.next_text(Side::A)).collect();
-        arrive(&mut tally, &texts[1]);
-        arrive(&mut tally, &texts[0]);
-        arrive(&mut tally, &texts[1]);
-        assert_eq!((tally.sent(), tally.delivered()), (3, 2));
-        assert_eq!((tally.doubled, tally.disordered), (1, 1));
-        let verdict = judge(Route::Direct, Route::Direct, &tally, &[]).unwrap_err().to_string();
-        assert!(verdict.contains("2 of 3 messages delivered"), "{verdict}");
-    }
-
-    #[test]
-    fn direct_is_told_of_the_first_side_and_of_both() {
+    fn what_did_not_arrive_is_complained_of() {
         let mut tally = Tally::default();
         let _ = tally.next_text(Side::A);
-        let started = tally.started.unwrap();
-        for (side, after) in [(Side::B, 120), (Side::A, 160), (Side::B, 900)] {
-            let at = started + Duration::from_millis(after);
-            tally.take(Report { at, side, said: Said::Path(Way::Direct) });
+        let verdict = judge(Expected::Direct, Route::Relay, &tally, vec!["late".to_owned()]);
+        let verdict = verdict.unwrap_err().to_string();
+        assert_eq!(verdict, "late; relay instead of direct; 0 of 1 messages delivered");
+    }
+
+    #[test]
+    fn a_guess_may_end_on_any_path() {
+        let tally = Tally::default();
+        for observed in [Route::Direct, Route::Relay, Route::Mixed] {
+            assert!(judge(Expected::Guess, observed, &tally, Vec::new()).is_ok());
         }
-        let line = tally.line(Route::Direct);
-        assert!(line.contains("direct_ms=120 both_ms=160 "), "{line}");
-    }
-
-    #[test]
-    fn a_message_nobody_sent_is_an_error() {
-        let mut tally = Tally::default();
-        arrive(&mut tally, "b 0 ...");
-        assert_eq!(tally.delivered(), 0);
-        assert_eq!(tally.errors.len(), 1);
-    }
-
-    #[test]
-    fn the_route_follows_from_who_carried_the_bytes() {
-        let route = |between_peers, with_server| Traffic { between_peers, with_server }.route(1000);
-        assert_eq!(route(1200, 100), Route::Direct);
-        assert_eq!(route(0, 2400), Route::Relay);
-        assert_eq!(route(5000, 2400), Route::Relay);
-        assert_eq!(route(10, 100), Route::Lan);
-        assert_eq!(route(600, 600), Route::Mixed);
-        assert_eq!(route(600, 1200), Route::Mixed);
+        assert!(judge(Expected::Relay, Route::Direct, &tally, Vec::new()).is_err());
     }
 }

@@ -50,6 +50,8 @@ fn ports_are_chosen_as_configured() {
     assert!(outer_ports(Ports::Preserving).iter().all(|port| *port == 5000));
     let counted = outer_ports(Ports::Sequential { step: 3 });
     assert!(counted.windows(2).all(|pair| pair[1] == pair[0] + 3), "{counted:?}");
+    let down = outer_ports(Ports::Sequential { step: -2 });
+    assert!(down.windows(2).all(|pair| pair[1] == pair[0] - 2), "{down:?}");
     let block = outer_ports(Ports::Block { first: 30_000, len: 64 });
     assert!(block.iter().all(|port| (30_000..30_064).contains(port)), "{block:?}");
     let random = outer_ports(Ports::Random);
@@ -62,6 +64,69 @@ fn a_full_block_has_no_port_left() {
     assert!(lab.out(0, 1).is_some() && lab.out(0, 2).is_some());
     assert_eq!(lab.out(0, 3), None);
     assert!(lab.out(0, 1).is_some(), "the first mapping still works");
+}
+
+#[test]
+fn other_hosts_disturb_the_count() {
+    let config = NatConfig::SYMMETRIC.with_ports(Ports::Sequential { step: 1 });
+    let mut lab = Lab::new(config.with_cross_traffic(20));
+    let ports: Vec<_> = (1..=500).map(|port| lab.out(0, port).unwrap().port()).collect();
+    let foreign: u16 = ports.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]) - 1).sum();
+    assert!((70..130).contains(&foreign), "{foreign} for 500, not about 100");
+    let others = lab.world.nat(lab.gate).unwrap().mappings() - ports.len();
+    assert!((foreign..foreign + 10).contains(&(others as u16)), "{others} mappings of others");
+}
+
+#[test]
+fn a_mapping_may_end_at_an_age() {
+    let config = NatConfig { refresh: Refresh::Both, ..NatConfig::SYMMETRIC };
+    let mut lab = Lab::new(config.with_absolute_lifetime(Duration::from_secs(60)));
+    let outer = lab.out(0, 1).unwrap();
+    for _ in 0..5 {
+        lab.wait(Duration::from_secs(10));
+        assert!(lab.is_let_in(0, 1, outer));
+        assert_eq!(lab.out(0, 1), Some(outer));
+    }
+    lab.wait(Duration::from_secs(10));
+    assert!(!lab.is_let_in(0, 1, outer), "whatever went through it");
+    assert_ne!(lab.out(0, 1), Some(outer));
+}
+
+/// A datagram passes its own box, dies before it reaches the other one, and has opened the way.
+#[test]
+fn a_short_life_opens_the_own_box_only() {
+    let mut lab = Lab::new(NatConfig::PORT_RESTRICTED);
+    let outer = lab.out(0, 1).unwrap();
+    // One router is the box, two belong to the access line, six are in the middle.
+    for ttl in [1, 2, 3, 8, 9] {
+        assert_eq!(lab.out_with_ttl(1, 7, ttl), None, "{ttl}");
+    }
+    let port_7_is_open = lab.is_let_in(1, 7, outer);
+    assert!(port_7_is_open, "although nothing arrived there");
+    assert_eq!(lab.out_with_ttl(1, 7, 10), Some(outer));
+}
+
+#[test]
+fn what_a_box_does_not_forward_leaves_no_mapping() {
+    let mut lab = Lab::new(NatConfig::SYMMETRIC);
+    assert_eq!(lab.out_with_ttl(0, 1, 1), None);
+    assert_eq!(lab.world.nat(lab.gate).unwrap().mappings(), 0);
+    assert_eq!(lab.out_with_ttl(0, 1, 2), None);
+    assert_eq!(lab.world.nat(lab.gate).unwrap().mappings(), 1);
+}
+
+#[test]
+fn a_packet_whose_time_is_up_is_not_translated_inwards() {
+    for (ttl, passes) in [(9, false), (10, true)] {
+        let mut lab = Lab::new(NatConfig::PORT_RESTRICTED);
+        let outer = lab.out(0, 1).unwrap();
+        assert_eq!(lab.is_let_in_with_ttl(0, 1, outer, ttl), passes, "{ttl}");
+    }
+    // What the router keeps for itself needs no time for another hop.
+    let mut lab = Lab::new(NatConfig::PORT_RESTRICTED.with_unsolicited(Unsolicited::AcceptState));
+    let outer = lab.out(0, 1).unwrap();
+    assert!(!lab.is_let_in_with_ttl(1, 7, outer, 9));
+    assert_ne!(lab.out(1, 7), Some(outer), "the early one left state");
 }
 
 #[test]

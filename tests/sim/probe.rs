@@ -31,6 +31,10 @@ impl Probe {
         self.outbox.push_back(Packet::new(from, to, payload));
     }
 
+    fn send_with_ttl(&mut self, from: SocketAddr, to: SocketAddr, ttl: u8) {
+        self.outbox.push_back(Packet::new(from, to, *b"short").with_ttl(Some(ttl)));
+    }
+
     /// Where the last thing it heard came from.
     pub(crate) fn last_source(&self) -> Option<SocketAddr> {
         self.heard.last().map(|(from, _)| *from)
@@ -89,6 +93,17 @@ impl Lab {
         self.out_from(self.inside, socket(INNER, 5000), remote, port)
     }
 
+    /// The same with a time to live.
+    pub(crate) fn out_with_ttl(&mut self, remote: usize, port: u16, ttl: u8) -> Option<SocketAddr> {
+        let (target, to) = (self.remotes[remote], socket(REMOTES[remote], port));
+        let before = self.world.actor(target).heard.len();
+        let from = socket(INNER, 5000);
+        self.world.act(self.inside, |probe, _| probe.send_with_ttl(from, to, ttl));
+        self.wait(Duration::from_millis(100));
+        let probe = self.world.actor(target);
+        (probe.heard.len() > before).then(|| probe.last_source())?
+    }
+
     pub(crate) fn out_from(
         &mut self,
         host: HostId,
@@ -109,6 +124,21 @@ impl Lab {
         let before = self.world.actor(self.inside).heard.len();
         let from = socket(REMOTES[remote], port);
         self.world.act(self.remotes[remote], |probe, _| probe.send(from, to, b"in"));
+        self.wait(Duration::from_millis(100));
+        self.world.actor(self.inside).heard.len() > before
+    }
+
+    /// The same with a time to live.
+    pub(crate) fn is_let_in_with_ttl(
+        &mut self,
+        remote: usize,
+        port: u16,
+        to: SocketAddr,
+        ttl: u8,
+    ) -> bool {
+        let before = self.world.actor(self.inside).heard.len();
+        let from = socket(REMOTES[remote], port);
+        self.world.act(self.remotes[remote], |probe, _| probe.send_with_ttl(from, to, ttl));
         self.wait(Duration::from_millis(100));
         self.world.actor(self.inside).heard.len() > before
     }

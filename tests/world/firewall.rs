@@ -43,15 +43,21 @@ impl Firewall {
     }
 
     /// Notes a packet on its way out.
-    pub fn outbound(&mut self, packet: &Packet, now: Instant) {
+    ///
+    /// # Errors
+    /// A word for the trace when it is not forwarded; nothing is noted then.
+    pub fn outbound(&mut self, packet: &mut Packet, now: Instant) -> Result<(), &'static str> {
+        packet.pass(1)?;
         self.permits.insert((packet.src, packet.dst), now);
+        Ok(())
     }
 
     /// Judges a packet on its way in.
     ///
     /// # Errors
-    /// A word for the trace when it is filtered.
-    pub fn inbound(&mut self, packet: &Packet, now: Instant) -> Result<(), &'static str> {
+    /// A word for the trace when it is filtered or its time is up.
+    pub fn inbound(&mut self, packet: &mut Packet, now: Instant) -> Result<(), &'static str> {
+        packet.pass(1)?;
         let (inner, remote) = (packet.dst, packet.src);
         let accepts = |to: &SocketAddr| match self.config.filtering {
             Dependence::Endpoint => true,

@@ -1,8 +1,11 @@
-//! A line between two places: latency, jitter, loss, duplication, reordering, rate and MTU.
+//! A line between two places: latency, jitter, loss, duplication, reordering, rate, MTU and the
+//! routers along it.
 
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+
+use crate::packet::Packet;
 
 /// What a line does to datagrams, the same in both directions.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +29,12 @@ pub struct Link {
     /// Largest IP packet in bytes. Larger ones vanish without a word: datagrams of ours are sent
     /// with the don't-fragment flag, and ICMP is often filtered.
     pub mtu: usize,
+    /// Routers along the line, each of which counts the time to live down.
+    pub hops: u8,
 }
+
+/// Routers of a provider between a customer and the middle of the internet.
+const ACCESS_HOPS: u8 = 2;
 
 impl Link {
     /// A clean line of this one-way delay.
@@ -41,6 +49,7 @@ impl Link {
             rate: None,
             queue: Duration::from_millis(200),
             mtu: 1500,
+            hops: ACCESS_HOPS,
         }
     }
 
@@ -51,7 +60,7 @@ impl Link {
 
     /// A local network: half a millisecond to its switch.
     pub const fn lan() -> Self {
-        Self::new(Duration::from_micros(500))
+        Self { hops: 0, ..Self::new(Duration::from_micros(500)) }
     }
 
     /// The same line with this chance of loss.
@@ -100,21 +109,22 @@ impl Line {
         Self { link, state: LineState::Whole, up: Lane::default(), down: Lane::default() }
     }
 
-    /// When a datagram of `len` bytes (IP packet) put on the line at `now` arrives: never, once
-    /// or twice.
+    /// When a datagram put on the line at `now` arrives: never, once or twice.
     pub(crate) fn carry(
         &mut self,
         way: Way,
-        len: usize,
+        packet: &mut Packet,
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Vec<Instant>, &'static str> {
         if self.state == LineState::Cut {
             return Err("line cut");
         }
+        let len = packet.ip_len();
         if len > self.link.mtu {
             return Err("longer than the mtu");
         }
+        packet.pass(self.link.hops)?;
         let sent = self.queue(way, len, now).ok_or("queue full")?;
         if chance(self.link.loss, rng) {
             return Err("lost");
@@ -172,20 +182,38 @@ fn chance(probability: f64, rng: &mut impl Rng) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha12Rng;
 
     use super::*;
 
+    /// An IP packet of this length.
+    fn long(len: usize) -> Packet {
+        let to = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        Packet::new(to(1), to(2), vec![0; len - 28])
+    }
+
+    #[test]
+    fn routers_along_the_line_count() {
+        let (mut rng, now) = (ChaCha12Rng::seed_from_u64(5), Instant::now());
+        let mut line = Line::new(Link { hops: 3, ..Link::millis(1) });
+        let mut packet = long(100).with_ttl(Some(4));
+        assert!(line.carry(Way::Up, &mut packet, now, &mut rng).is_ok());
+        assert_eq!(packet.ttl, 1);
+        assert_eq!(line.carry(Way::Up, &mut packet, now, &mut rng), Err("ttl expired"));
+    }
+
     #[test]
     fn a_clean_line_only_delays() {
         let (mut rng, now) = (ChaCha12Rng::seed_from_u64(1), Instant::now());
         let mut line = Line::new(Link::millis(20));
-        let arrivals = line.carry(Way::Up, 1500, now, &mut rng);
+        let arrivals = line.carry(Way::Up, &mut long(1500), now, &mut rng);
         assert_eq!(arrivals, Ok(vec![now + Duration::from_millis(20)]));
-        assert_eq!(line.carry(Way::Up, 1501, now, &mut rng), Err("longer than the mtu"));
+        assert_eq!(line.carry(Way::Up, &mut long(1501), now, &mut rng), Err("longer than the mtu"));
         line.state = LineState::Cut;
-        assert_eq!(line.carry(Way::Up, 100, now, &mut rng), Err("line cut"));
+        assert_eq!(line.carry(Way::Up, &mut long(100), now, &mut rng), Err("line cut"));
     }
 
     #[test]
@@ -194,7 +222,7 @@ mod tests {
         let mut line = Line::new(Link { duplication: 0.1, ..Link::millis(1).with_loss(0.3) });
         let (mut lost, mut twice) = (0, 0);
         for _ in 0..10_000 {
-            match line.carry(Way::Down, 100, now, &mut rng) {
+            match line.carry(Way::Down, &mut long(100), now, &mut rng) {
                 Err(_) => lost += 1,
                 Ok(arrivals) => twice += usize::from(arrivals.len() == 2),
             }
@@ -210,7 +238,7 @@ mod tests {
             let mut line = Line::new(link);
             (0..200)
                 .map(|i| now + Duration::from_millis(i))
-                .map(|at| line.carry(Way::Up, 100, at, rng).unwrap()[0])
+                .map(|at| line.carry(Way::Up, &mut long(100), at, rng).unwrap()[0])
                 .collect::<Vec<_>>()
         };
         let jitter = Link { jitter: Duration::from_millis(30), ..Link::millis(5) };
@@ -224,9 +252,10 @@ mod tests {
         let (mut rng, now) = (ChaCha12Rng::seed_from_u64(4), Instant::now());
         let link = Link { rate: Some(10_000), ..Link::millis(0) };
         let mut line = Line::new(link);
-        let results: Vec<_> = (0..5).map(|_| line.carry(Way::Up, 1000, now, &mut rng)).collect();
+        let results: Vec<_> =
+            (0..5).map(|_| line.carry(Way::Up, &mut long(1000), now, &mut rng)).collect();
         assert_eq!(results[1], Ok(vec![now + Duration::from_millis(200)]));
         assert_eq!(results[4], Err("queue full"));
-        assert!(line.carry(Way::Down, 1000, now, &mut rng).is_ok());
+        assert!(line.carry(Way::Down, &mut long(1000), now, &mut rng).is_ok());
     }
 }

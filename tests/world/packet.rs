@@ -31,6 +31,19 @@ impl Packet {
         self
     }
 
+    /// Counts the packet through `routers` routers, which forward nothing whose time is up
+    /// (RFC 1812 section 5.3.1).
+    ///
+    /// # Errors
+    /// A word for the trace when one of them drops it.
+    pub fn pass(&mut self, routers: u8) -> Result<(), &'static str> {
+        match self.ttl.checked_sub(routers) {
+            Some(ttl) if ttl > 0 => self.ttl = ttl,
+            Some(_) | None => return Err("ttl expired"),
+        }
+        Ok(())
+    }
+
     /// Bytes of the IP packet, headers included.
     pub fn ip_len(&self) -> usize {
         let headers = match self.dst.ip() {
@@ -55,6 +68,7 @@ pub(crate) const fn family(payload: &[u8]) -> &'static str {
         0x0B => "reset",
         0x0C => "stale",
         0x0D => "versions",
+        0x0E => "beacon",
         _ => "other",
     }
 }

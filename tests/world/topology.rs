@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::firewall::Firewall;
 use crate::link::Line;
@@ -117,6 +118,16 @@ impl Topology {
     pub(crate) fn uplink(&self, zone: ZoneId, to: SocketAddr) -> Option<GateId> {
         let zone = &self.zones[zone.0];
         if to.is_ipv4() { zone.uplink_v4 } else { zone.uplink_v6 }
+    }
+
+    /// A zone and all above it, each with the delay to there; `delay` is that to the first.
+    pub(crate) fn ways_up(&self, zone: ZoneId, delay: Duration) -> Vec<(ZoneId, Duration)> {
+        let next = |(zone, delay): &(ZoneId, Duration)| {
+            let Zone { uplink_v4, uplink_v6, .. } = &self.zones[zone.0];
+            let gate = &self.gates[uplink_v4.or(*uplink_v6)?.0];
+            Some((gate.outer, *delay + gate.uplink.link.latency))
+        };
+        std::iter::successors(Some((zone, delay)), next).collect()
     }
 
     pub(crate) fn gate(&mut self, gate: GateId) -> &mut Gate {

@@ -15,12 +15,12 @@ use crate::nat::{NatBox, NatConfig};
 use crate::packet::Packet;
 use crate::topology::{Gate, GateId, GateKind, HostId, Owner, Topology, ZoneId};
 use crate::trace::Trace;
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, Trip};
 
 /// Steps at one instant before a world is declared to spin: far more than any honest burst.
 const STEPS_WITHOUT_TIME_MAX: u32 = 20_000;
-/// Zones a datagram may cross; more means that the topology has a loop.
-const ZONES_MAX: u8 = 16;
+/// Routers in the middle of the internet, between any two access lines.
+const CORE_HOPS: u8 = 6;
 
 /// A simulated internet of hosts that all run the same kind of [`Actor`].
 ///
@@ -56,8 +56,9 @@ struct Flight {
     origin: HostId,
     cause: Option<HostId>,
     sent: Instant,
+    /// Source and destination as it left.
+    left: (SocketAddr, SocketAddr),
     next: Hop,
-    zones_left: u8,
 }
 
 #[derive(Clone, Copy)]
@@ -113,7 +114,8 @@ impl<A: Actor> World<A> {
         config: NatConfig,
         uplink: Link,
     ) -> GateId {
-        let kind = GateKind::Nat(NatBox::new(config, address(external)));
+        let nat = NatBox::new(config, address(external)).at_any_port(&mut self.rng);
+        let kind = GateKind::Nat(nat);
         self.topology.add_gate(Gate { kind, inner, outer, uplink: Line::new(uplink) })
     }
 
@@ -174,6 +176,17 @@ impl<A: Actor> World<A> {
     /// A host's addresses.
     pub fn addresses(&self, host: HostId) -> &[IpAddr] {
         &self.hosts[host.0].addresses
+    }
+
+    /// Delay between two hosts one way, when every line is at its quickest.
+    pub fn distance(&self, from: HostId, to: HostId) -> Duration {
+        let [from, to] = [from, to].map(|host| {
+            let Host { zone, link, .. } = &self.hosts[host.0];
+            self.topology.ways_up(*zone, link.link.latency)
+        });
+        let meeting = |zone: &ZoneId| to.iter().find(|(other, _)| other == zone);
+        let ways = from.iter().filter_map(|(zone, up)| meeting(zone).map(|(_, down)| *up + *down));
+        ways.min().unwrap_or_default()
     }
 
     /// Steps since the start.
@@ -345,13 +358,13 @@ impl<A: Actor> World<A> {
     fn send(&mut self, host: HostId, cause: Option<HostId>, packet: Packet) {
         let slot = &mut self.hosts[host.0];
         let next = Hop::Zone(slot.zone);
-        let (sent, zones_left) = (self.clock.now(), ZONES_MAX);
-        let flight = Flight { packet, origin: host, cause, sent, next, zones_left };
+        let (sent, left) = (self.clock.now(), (packet.src, packet.dst));
+        let mut flight = Flight { packet, origin: host, cause, sent, left, next };
         if !slot.addresses.contains(&flight.packet.src.ip()) {
             return self.drop_packet(&flight, "source is not the host's");
         }
-        let (now, len) = (self.clock.now(), flight.packet.ip_len());
-        let arrivals = slot.link.carry(Way::Up, len, now, &mut self.rng);
+        let arrivals = slot.link.carry(Way::Up, &mut flight.packet, flight.sent, &mut self.rng);
+        self.traffic.note_sent(host);
         self.note_host(host, &flight.packet, "sent");
         self.schedule(flight, arrivals);
     }
@@ -365,16 +378,19 @@ impl<A: Actor> World<A> {
     }
 
     fn cross_zone(&mut self, mut flight: Flight, zone: ZoneId) {
-        if flight.zones_left == 0 {
-            return self.drop_packet(&flight, "routing loop");
+        if zone == ZoneId::INTERNET
+            && let Err(why) = flight.packet.pass(CORE_HOPS)
+        {
+            return self.drop_packet(&flight, why);
         }
-        flight.zones_left -= 1;
+        if flight.packet.dst.ip().is_multicast() {
+            return self.flood(&flight, zone);
+        }
         match self.topology.owner(zone, flight.packet.dst.ip()) {
             Some(Owner::Host(host)) => {
                 flight.next = Hop::Host(host);
-                let line = &mut self.hosts[host.0].link;
-                let (now, len) = (self.clock.now(), flight.packet.ip_len());
-                let arrivals = line.carry(Way::Down, len, now, &mut self.rng);
+                let (line, now) = (&mut self.hosts[host.0].link, self.clock.now());
+                let arrivals = line.carry(Way::Down, &mut flight.packet, now, &mut self.rng);
                 self.schedule(flight, arrivals);
             }
             Some(Owner::Gate(gate)) => {
@@ -388,6 +404,22 @@ impl<A: Actor> World<A> {
         }
     }
 
+    /// To every other host of the zone; the internet carries no such thing.
+    fn flood(&mut self, flight: &Flight, zone: ZoneId) {
+        if zone == ZoneId::INTERNET {
+            return self.drop_packet(flight, "multicast in the internet");
+        }
+        let all = (0..self.hosts.len()).map(HostId);
+        for host in all.filter(|host| *host != flight.origin).collect::<Vec<_>>() {
+            if self.hosts[host.0].zone == zone {
+                let mut copy = Flight { next: Hop::Host(host), ..flight.clone() };
+                let (line, now) = (&mut self.hosts[host.0].link, self.clock.now());
+                let arrivals = line.carry(Way::Down, &mut copy.packet, now, &mut self.rng);
+                self.schedule(copy, arrivals);
+            }
+        }
+    }
+
     fn leave_gate(&mut self, mut flight: Flight, id: GateId) {
         let now = self.clock.now();
         let gate = self.topology.gate(id);
@@ -397,10 +429,7 @@ impl<A: Actor> World<A> {
                 return self.hairpin(flight, id);
             }
             GateKind::Nat(nat) => nat.outbound(&mut flight.packet, now, &mut self.rng),
-            GateKind::Firewall(firewall) => {
-                firewall.outbound(&flight.packet, now);
-                Ok(())
-            }
+            GateKind::Firewall(firewall) => firewall.outbound(&mut flight.packet, now),
         };
         match judged {
             Ok(()) => {
@@ -416,12 +445,7 @@ impl<A: Actor> World<A> {
         let now = self.clock.now();
         let gate = self.topology.gate(id);
         let GateKind::Nat(nat) = &mut gate.kind else { return };
-        let judged = match nat.config().hairpin {
-            crate::nat::Hairpin::Off => Err("no hairpin"),
-            crate::nat::Hairpin::On => nat
-                .outbound(&mut flight.packet, now, &mut self.rng)
-                .and_then(|()| nat.inbound(&mut flight.packet, now)),
-        };
+        let judged = nat.hairpin(&mut flight.packet, now, &mut self.rng);
         let inner = gate.inner;
         match judged {
             Ok(()) => self.cross_zone(flight, inner),
@@ -436,7 +460,7 @@ impl<A: Actor> World<A> {
         let inner = gate.inner;
         let judged = match &mut gate.kind {
             GateKind::Nat(nat) => nat.inbound(&mut flight.packet, now),
-            GateKind::Firewall(firewall) => firewall.inbound(&flight.packet, now),
+            GateKind::Firewall(firewall) => firewall.inbound(&mut flight.packet, now),
         };
         match judged {
             Ok(()) => self.cross_zone(flight, inner),
@@ -444,10 +468,9 @@ impl<A: Actor> World<A> {
         }
     }
 
-    fn carry_uplink(&mut self, flight: Flight, gate: GateId, way: Way) {
-        let (now, len) = (self.clock.now(), flight.packet.ip_len());
-        let line = &mut self.topology.gate(gate).uplink;
-        let arrivals = line.carry(way, len, now, &mut self.rng);
+    fn carry_uplink(&mut self, mut flight: Flight, gate: GateId, way: Way) {
+        let (line, now) = (&mut self.topology.gate(gate).uplink, self.clock.now());
+        let arrivals = line.carry(way, &mut flight.packet, now, &mut self.rng);
         self.schedule(flight, arrivals);
     }
 
@@ -466,8 +489,9 @@ impl<A: Actor> World<A> {
     fn deliver(&mut self, flight: Flight, host: HostId) {
         let now = self.clock.now();
         self.note_host(host, &flight.packet, "arrived");
-        let Flight { packet, origin, cause, sent, .. } = flight;
-        self.traffic.note_order(origin, host, sent, now);
+        let Flight { packet, origin, cause, sent, left, .. } = flight;
+        let trip = Trip { sent: left, seen: (packet.src, packet.dst) };
+        self.traffic.note_order(origin, host, trip, &packet.payload, sent, now);
         self.traffic.arrived(origin, cause, host, &packet.payload);
         let Packet { src, dst, payload, .. } = packet;
         self.hosts[host.0].actor.handle_datagram(dst, src, payload, now);

@@ -3,6 +3,7 @@
 mod backend;
 mod chat;
 mod lines;
+mod netcheck;
 mod oneshot;
 mod output;
 mod terminal;
@@ -82,6 +83,9 @@ struct Options {
     /// Use this local address, with or without a port
     #[arg(long, global = true, value_name = "ADDR", value_parser = parse_bind)]
     bind: Option<SocketAddr>,
+    /// Do not look for members of the network on the LAN
+    #[arg(long, global = true)]
+    no_lan: bool,
     /// Ask no router to forward ports to this peer
     #[arg(long, global = true)]
     no_port_mapping: bool,
@@ -119,6 +123,8 @@ enum Command {
         #[arg(value_name = "NAME")]
         whom: String,
     },
+    /// Show what this host's network allows: the server, the NAT, and what to expect of direct paths
+    Netcheck,
     /// Accept a changed key of a peer or of the server
     Trust {
         /// A name, or the server's address
@@ -249,6 +255,7 @@ impl From<Command> for Request {
             Command::Userlist => Self::Userlist,
             Command::Whoami => Self::Whoami,
             Command::Why { whom } => Self::Why { name: whom },
+            Command::Netcheck => Self::Netcheck,
             Command::Trust { who } => Self::Trust { who },
         }
     }
@@ -284,6 +291,9 @@ impl Options {
         }
         if let Some(address) = self.bind {
             builder = builder.bind(address);
+        }
+        if self.no_lan {
+            builder = builder.no_lan();
         }
         if self.relay_only {
             builder = builder.relay_only();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -76,9 +76,9 @@ impl Core {
             exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
-            nat: Profile::default(),
             guessing: Guessing::On,
             observed: BTreeMap::new(),
+            nat: Profile::default(),
             claimed: Purse::of_node(now),
             mapped: Vec::new(),
             clock,
@@ -86,6 +86,11 @@ impl Core {
             owners: BTreeMap::new(),
             early_counters: BTreeMap::new(),
         }
+    }
+
+    /// The wall clock.
+    pub(super) fn unix(&self, now: Instant) -> Duration {
+        self.clock.unix(now)
     }
 
     /// A receiver id that is not in use, now owned by `owner`.
@@ -108,9 +113,24 @@ impl Core {
         self.owners.retain(|id, of| *of != owner || kept.contains(id));
     }
 
+    /// Unix seconds.
+    pub(super) fn seconds(&self, now: Instant) -> u64 {
+        self.clock.seconds(now)
+    }
+
+    /// Where the server sees the socket of this bound address.
+    pub(super) fn observed_at(&self, bound: SocketAddr) -> Option<SocketAddr> {
+        self.observed.get(&bound).copied()
+    }
+
+    /// Where the server sees our sockets.
+    pub(super) fn observed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.observed.values().copied()
+    }
+
     /// Grows with every call and, wall clock willing, over restarts: orders early data.
     pub(super) fn early_counter(&mut self, now: Instant) -> u64 {
-        let counter = self.clock.seconds(now).saturating_mul(1 << 20);
+        let counter = self.seconds(now).saturating_mul(1 << 20);
         self.last_counter = counter.max(self.last_counter + 1);
         self.last_counter
     }

@@ -17,6 +17,9 @@ mod core;
 mod directory;
 mod from_server;
 mod introduce;
+mod lan;
+mod neighbours;
+mod netcheck;
 mod outbox;
 mod peer_link;
 mod profile;
@@ -26,6 +29,7 @@ mod server_link;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -34,20 +38,23 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::api::{
-    Audience, Command, Config, Deadline, Effect, Event, Finality, Guessing, Handle, Incoming,
-    Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient,
-    Registration, SocketUse, Whoami, Why,
+    Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Guessing, Handle,
+    Incoming, Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView,
+    Recipient, Registration, Scope, SocketUse, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
+use self::lan::Lan;
+pub use self::netcheck::{Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
 use self::punch::Punches;
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
-use crate::control::{self, Problem, code};
+pub use self::why::{Party, Reason, Router, Why};
+use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
 use crate::time::{Timers, UnixClock, earliest};
@@ -89,6 +96,7 @@ pub struct Node {
     /// Messages to everybody that wait until everybody is known.
     waiting_for_list: VecDeque<(Handle, Bytes)>,
     listings: VecDeque<Handle>,
+    lan: Lan,
     spares: Spares,
     punches: Punches,
     other_family: OtherFamily,
@@ -145,8 +153,15 @@ impl Node {
     pub fn new(config: Config, seed: [u8; 32], now: Instant, unix_now: Duration) -> Self {
         let clock = UnixClock::new(now, unix_now);
         let server = ServerLink::new(&config);
+        let mut core =
+            Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock));
+        let discovery = match config.exposure {
+            Exposure::Open => config.discovery,
+            Exposure::Hidden => Discovery::Off,
+        };
+        let lan = Lan::new(discovery, config.lan_secret, &mut core, now);
         let mut node = Self {
-            core: Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock)),
+            core,
             server,
             registered: None,
             registrations: 0,
@@ -162,6 +177,7 @@ impl Node {
             ask_again: None,
             waiting_for_list: VecDeque::new(),
             listings: VecDeque::new(),
+            lan,
             spares: Spares::new(now),
             punches: Punches::new(now),
             other_family: OtherFamily::new(now),
@@ -188,6 +204,7 @@ impl Node {
         let now = self.advance(now);
         match input {
             Input::Datagram { route, data } => self.handle_datagram(route, data, now),
+            Input::Announced { from, data } => self.handle_beacon(from, data, now),
             Input::Sockets(sockets) => self.handle_sockets(sockets, now),
             Input::NetworkChanged => self.network_changed(now),
             Input::Mapped(mapped) => self.handle_mapped(mapped, now),
@@ -233,6 +250,7 @@ impl Node {
         next = earliest(next, self.ask_again.map(|at| (at, "ask again")));
         next = earliest(next, self.outbox.next_deadline().map(|at| (at, "delivery")));
         next = earliest(next, self.spares.poll_timeout());
+        next = earliest(next, self.lan.next_beacon().map(|at| (at, "beacon")));
         let other = self.server.other_family(&self.core);
         next = earliest(next, self.other_family.poll_timeout(other));
         next = earliest(next, self.profiler.poll_timeout());
@@ -277,7 +295,7 @@ impl Node {
     /// The path to a peer, what was tried, and why it is the one.
     pub fn why(&self, name: &PeerName) -> Option<Why> {
         let link = self.links.values().find(|link| link.name == *name);
-        link.map(PeerLink::why)
+        link.map(|link| link.why(&self.core))
     }
 
     /// Who this peer is, to itself and to the server.
@@ -294,6 +312,36 @@ impl Node {
             server_key: self.server.key,
             registered: registered.is_some(),
         }
+    }
+
+    /// What this host's network allows, as far as it is known by now.
+    pub fn netcheck(&self) -> Netcheck {
+        let nat = self.core.nat;
+        let measuring = match self.profile_target() {
+            _ if nat != Profile::default() => Measuring::Done,
+            Some(_) => Measuring::UnderWay,
+            None => Measuring::Impossible,
+        };
+        Netcheck {
+            server: self.server.display.clone(),
+            registered: self.registered.is_some() && self.server.is_answering(),
+            ways: self.ways().collect(),
+            mapped: self.core.mapped().collect(),
+            nat,
+            measuring,
+            exposure: self.core.exposure,
+        }
+    }
+
+    /// The ways on which the server answers.
+    fn ways(&self) -> impl Iterator<Item = Way> {
+        let session = self.via().map(|via| (via.route, self.server.rtt()));
+        let other = self.server.other_family(&self.core);
+        let other = other.map(|route| (route, self.other_family.rtt()));
+        session.into_iter().chain(other).filter_map(|(route, rtt)| {
+            let observed = self.core.observed_at(route.local)?;
+            Some(Way { server: route.remote, observed, rtt })
+        })
     }
 
     /// Nothing waits for a receipt.
@@ -365,6 +413,7 @@ impl Node {
             Family::Retry | Family::Reset | Family::Stale | Family::Versions => {
                 self.handle_from_server(route, data, now);
             }
+            Family::Beacon => self.handle_beacon(route.remote, data, now),
             Family::HandshakeFinish | Family::Other => {}
         }
     }
@@ -428,7 +477,7 @@ impl Node {
         if let Some(ready) = self.spares.measured(route, data) {
             return self.offer_spare(&ready, now);
         }
-        if let Some((bound, observed)) = self.other_family.answer(route, data) {
+        if let Some((bound, observed)) = self.other_family.answer(route, data, now) {
             if self.core.note_observed(bound, observed) {
                 self.candidates_changed(now);
             }
@@ -443,6 +492,7 @@ impl Node {
                 return;
             }
         }
+        self.handle_check_on_lan(route, data, now);
     }
 
     /// The server's IPv4 address, whichever family the session uses.
@@ -456,8 +506,12 @@ impl Node {
         routes.find(|route| route.remote.is_ipv4())
     }
 
-    /// Where to ask about our NAT: known while registered with a server that has two ports.
+    /// Where to ask about our NAT: known while registered with a server that has two ports. Who
+    /// hides has no use for it.
     fn profile_target(&self) -> Option<Target> {
+        if self.core.exposure == Exposure::Hidden {
+            return None;
+        }
         let stun = self.registered.as_ref()?.stun?;
         let main = self.route_v4().filter(|_| self.phase == Phase::Running)?;
         let other = |ip: &IpAddr| ip.is_ipv4() && *ip != main.remote.ip();
@@ -503,6 +557,7 @@ impl Node {
     fn network_changed(&mut self, now: Instant) {
         self.server.network_changed(&mut self.core, now);
         self.other_family.restart(now);
+        self.lan.restart();
         self.profiler.restart(&mut self.core, now);
         for (key, link) in &mut self.links {
             link.restart(now);
@@ -560,6 +615,8 @@ impl Node {
         self.spares.advance(server, &mut self.core, now);
         let other = self.server.other_family(&self.core);
         self.other_family.advance(other, &mut self.core, now);
+        let name = self.announced_name();
+        self.lan.advance(name, &mut self.core, now);
         self.server.flush(&mut self.core, now);
     }
 
@@ -568,8 +625,11 @@ impl Node {
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();
+            self.meet_if_near(key, now);
             if let Some(link) = self.links.get_mut(&key) {
-                if link.wants_session() && self.directory.member(&link.name).is_some() {
+                let present = self.directory.member(&link.name).is_some()
+                    || self.lan.neighbour(&key, now).is_some();
+                if link.wants_session() && present {
                     link.connect(&mut self.core, now);
                 }
                 link.flush(via, &mut notices, &mut self.core, now);

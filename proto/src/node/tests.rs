@@ -11,6 +11,8 @@ use std::sync::Arc;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
+mod lan;
+
 use super::spare::SPARES_MAX;
 use super::*;
 use crate::control::{Exposure, LeaveReason};
@@ -23,6 +25,9 @@ const SERVER: &str = "192.0.2.1:3478";
 /// Of the first socket of every host; those of spares follow.
 const PORT: u16 = 4000;
 const SERVER_V6: &str = "[2001:db8::1]:3478";
+/// Stands for the addresses of SPEC section 15.1.
+const EVERYBODY: SocketAddr =
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(239, 255, 80, 50)), 23_478);
 const ONE_WAY: Duration = Duration::from_millis(20);
 
 /// Everything in flight, and all machines.
@@ -65,6 +70,8 @@ fn config(n: u8, name: &str) -> Config {
         server_key: None,
         server_boot: None,
         network: None,
+        lan_secret: None,
+        discovery: Discovery::On,
         token: None,
         name: Some(name.parse().unwrap()),
         keepalive: second(15),
@@ -222,6 +229,9 @@ impl Net {
                     let bound = (0..count).map(open).collect();
                     host.node.handle_input(Input::Opened { usage, bound }, now);
                 }
+                Some(Output::Effect(Effect::Announce { datagram })) => {
+                    self.fly(Transmit::new(Route::udp(at, EVERYBODY), datagram));
+                }
                 Some(Output::Effect(effect)) => host.effects.push(effect),
                 None => {
                     let Some(message) = host.node.poll_message(now) else { return };
@@ -273,12 +283,24 @@ impl Net {
     }
 
     fn deliver(&mut self, mut transmit: Transmit) {
+        if transmit.route.remote == EVERYBODY {
+            return self.announce(&transmit);
+        }
         let route = Route::udp(transmit.route.remote, transmit.route.local);
         let (data, now) = (&mut transmit.payload, self.now);
         if is_server(route.local) {
             self.serve(route, data);
         } else if let Some(host) = self.owner_of(route.local) {
             host.node.handle_input(Input::Datagram { route, data }, now);
+        }
+        self.drain();
+    }
+
+    /// The hosts are on one LAN.
+    fn announce(&mut self, transmit: &Transmit) {
+        let (from, data, now) = (transmit.route.local, &transmit.payload, self.now);
+        for (_, host) in self.nodes.iter_mut().filter(|(at, _)| **at != from) {
+            host.node.handle_input(Input::Announced { from, data }, now);
         }
         self.drain();
     }
@@ -419,12 +441,15 @@ fn left_behind(net: &mut Net, n: u8, name: &str) -> Config {
     let mut again = config(n, name);
     for effect in std::mem::take(&mut net.host(n).effects) {
         match effect {
-            Effect::RememberServer { key, boot, network } => {
+            Effect::RememberServer { key, boot, network, lan_secret } => {
                 (again.server_key, again.server_boot) = (Some(key), Some(boot));
-                again.network = network;
+                (again.network, again.lan_secret) = (network, lan_secret);
             }
             Effect::RememberPeer(known) => net.known.push(known),
-            Effect::Resolve | Effect::OpenSockets { .. } | Effect::CloseSockets(_) => {}
+            Effect::Resolve
+            | Effect::OpenSockets { .. }
+            | Effect::CloseSockets(_)
+            | Effect::Announce { .. } => {}
         }
     }
     again.known = net.known.clone();

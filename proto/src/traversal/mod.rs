@@ -158,24 +158,6 @@ pub struct PairReport {
     pub rtt: Option<Duration>,
 }
 
-impl std::fmt::Display for PairReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.remote.kind {
-            CandidateKind::Host => "host",
-            CandidateKind::Observed => "observed",
-            CandidateKind::PeerReflexive => "peer reflexive",
-            CandidateKind::Mapped => "mapped",
-            CandidateKind::Predicted => "predicted",
-        };
-        write!(f, "{} ({kind}), {} checks: ", self.remote.address, self.checks_sent)?;
-        match (self.rtt, self.answered) {
-            (Some(rtt), _) => write!(f, "answers in {} ms", rtt.as_millis()),
-            (None, true) => f.write_str("answered before, silent now"),
-            (None, false) => f.write_str("no answer"),
-        }
-    }
-}
-
 impl Agent {
     /// Checks start as soon as there is a pair.
     pub fn new(config: Config, now: Instant) -> Self {
@@ -223,6 +205,18 @@ impl Agent {
     pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
         self.remote.offer(candidates);
         self.take_remote(now);
+    }
+
+    /// Addresses that the peer has by another word than its own: checked beside its candidates.
+    pub fn hint(&mut self, addresses: &[SocketAddr], now: Instant) {
+        if self.remote.hint(addresses) {
+            self.make_pairs(now);
+        }
+    }
+
+    /// Whether the last round of checks found nothing.
+    pub fn is_waiting(&self) -> bool {
+        self.watch.is_none() && self.round.is_background()
     }
 
     /// A STUN datagram from `route`. False when it is not ours (bad integrity, other tag,
@@ -302,10 +296,10 @@ impl Agent {
 
     /// For people: state, pairs tried and their results.
     pub fn report(&self) -> Report {
-        let state = match (&self.watch, self.round.is_background()) {
-            (Some(_), _) => State::Selected,
-            (None, true) => State::Waiting,
-            (None, false) => State::Checking,
+        let state = match &self.watch {
+            Some(_) => State::Selected,
+            None if self.is_waiting() => State::Waiting,
+            None => State::Checking,
         };
         let pairs = self.pairs.iter().map(Pair::report).collect();
         Report { state, pairs, guessed: self.guess.guessed() }
@@ -356,7 +350,7 @@ impl Agent {
     /// Pairs every socket with every candidate it can reach; keeps what is proved, chosen or
     /// learned from the peer's own packets.
     fn make_pairs(&mut self, now: Instant) {
-        let wanted = candidate::filter(&self.remote.list, &self.local);
+        let wanted = candidate::filter(self.remote.all(), &self.local);
         self.pairs.retain(|pair| {
             pair.remote.kind == CandidateKind::PeerReflexive
                 || pair.validated().is_some()

@@ -46,24 +46,24 @@ pub enum Strategy {
     /// The opener's NAT counts: it encloses its ports, and the other probes them.
     Window {
         /// Who opens.
-        opener: Party,
+        opener: Opener,
     },
     /// The opener's NAT takes ports at random.
     Birthday {
         /// Who opens.
-        opener: Party,
+        opener: Opener,
         /// From which ports.
         range: PortRange,
     },
     /// Both NATs count: each side aims at the next ports of the other.
     Aligned,
-    /// A direct path over IPv4 cannot be found with reasonable effort.
-    Relay(Reason),
+    /// Nothing: a direct path over IPv4 cannot be found with reasonable effort.
+    Relay,
 }
 
-/// One of two peers.
+/// Who opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Party {
+pub enum Opener {
     /// This one.
     Mine,
     /// The other one.
@@ -81,39 +81,7 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// Why ports cannot be guessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Both NATs take a new port at random for each destination.
-    BothRandom,
-    /// One NAT counts, the other takes ports at random.
-    RandomAndCounting {
-        /// Whose counts.
-        counting: Party,
-    },
-}
-
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const RANDOM: &str = "chooses a new port at random for each destination";
-        const COUNTS: &str = "takes the next port for each destination";
-        match self {
-            Self::BothRandom => write!(f, "the NAT on either side {RANDOM}")?,
-            Self::RandomAndCounting { counting: Party::Mine } => {
-                write!(f, "the NAT here {COUNTS}, and the one there {RANDOM}")?;
-            }
-            Self::RandomAndCounting { counting: Party::Theirs | Party::Controlling } => {
-                write!(f, "the NAT here {RANDOM}, and the one there {COUNTS}")?;
-            }
-        }
-        f.write_str(
-            ", so that neither side can find the other's port; a port mapping at one of the two \
-             routers or IPv6 on both sides would help",
-        )
-    }
-}
-
-impl Party {
+impl Opener {
     const fn other(self) -> Self {
         match self {
             Self::Mine => Self::Theirs,
@@ -150,8 +118,8 @@ pub fn plan(mine: &Profile, theirs: &Profile) -> Strategy {
         (Ports::Unknown, _) | (_, Ports::Unknown) | (Ports::One, Ports::One) => Strategy::Open,
         (Ports::One, _) if a.by_address_at_most != Some(false) => Strategy::Open,
         (_, Ports::One) if b.by_address_at_most != Some(false) => Strategy::Open,
-        (Ports::One, _) => b.opened_by(Party::Theirs),
-        (_, Ports::One) => a.opened_by(Party::Mine),
+        (Ports::One, _) => b.opened_by(Opener::Theirs),
+        (_, Ports::One) => a.opened_by(Opener::Mine),
         (Ports::Counting | Ports::Random(_), Ports::Counting | Ports::Random(_)) => {
             without_one_port(&a, &b)
         }
@@ -161,19 +129,13 @@ pub fn plan(mine: &Profile, theirs: &Profile) -> Strategy {
 /// Both NATs take new ports.
 fn without_one_port(a: &Nat, b: &Nat) -> Strategy {
     match (a.answers_anybody, b.answers_anybody) {
-        (true, true) if a.effort() == b.effort() => a.opened_by(Party::Controlling),
-        (true, true) if a.effort() < b.effort() => a.opened_by(Party::Mine),
-        (_, true) => b.opened_by(Party::Theirs),
-        (true, false) => a.opened_by(Party::Mine),
+        (true, true) if a.effort() == b.effort() => a.opened_by(Opener::Controlling),
+        (true, true) if a.effort() < b.effort() => a.opened_by(Opener::Mine),
+        (_, true) => b.opened_by(Opener::Theirs),
+        (true, false) => a.opened_by(Opener::Mine),
         (false, false) => match (a.ports, b.ports) {
             (Ports::Counting, Ports::Counting) => Strategy::Aligned,
-            (Ports::Counting, _) => {
-                Strategy::Relay(Reason::RandomAndCounting { counting: Party::Mine })
-            }
-            (_, Ports::Counting) => {
-                Strategy::Relay(Reason::RandomAndCounting { counting: Party::Theirs })
-            }
-            _ => Strategy::Relay(Reason::BothRandom),
+            _ => Strategy::Relay,
         },
     }
 }
@@ -212,7 +174,7 @@ impl Nat {
     }
 
     /// The strategy in which this NAT's side, which takes new ports, opens.
-    fn opened_by(&self, opener: Party) -> Strategy {
+    fn opened_by(&self, opener: Opener) -> Strategy {
         match self.ports {
             Ports::Counting => Strategy::Window { opener },
             Ports::Random(range) => Strategy::Birthday { opener, range },
@@ -252,12 +214,9 @@ impl Strategy {
     #[must_use]
     pub const fn mirror(self) -> Self {
         match self {
-            Self::Open | Self::Aligned | Self::Relay(Reason::BothRandom) => self,
+            Self::Open | Self::Aligned | Self::Relay => self,
             Self::Window { opener } => Self::Window { opener: opener.other() },
             Self::Birthday { opener, range } => Self::Birthday { opener: opener.other(), range },
-            Self::Relay(Reason::RandomAndCounting { counting }) => {
-                Self::Relay(Reason::RandomAndCounting { counting: counting.other() })
-            }
         }
     }
 }

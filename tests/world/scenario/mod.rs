@@ -11,6 +11,9 @@ mod talk;
 
 pub use chaos::chaos;
 pub use first_message::{FirstMessage, first_message};
-pub use matrix::{Kind, Lines, Pair, PairResult, Path, check_pair, run_pair};
+pub use matrix::{
+    Class, Goal, Incident, Kind, Lines, Outcome, Pair, Path, Required, Within, check_pair,
+    run_pair, tell_pair,
+};
 pub use stage::{Failure, Site, Stage};
 pub use talk::talk;

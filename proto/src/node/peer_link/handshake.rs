@@ -261,6 +261,9 @@ impl PeerLink {
             return;
         };
         handshake.next_try = now + handshake.backoff.advance();
+        if let Some(route) = self.agent.as_ref().and_then(Agent::selected) {
+            core.transmit(route, handshake.initiator.datagram().to_vec());
+        }
         if via.is_none() {
             return;
         }

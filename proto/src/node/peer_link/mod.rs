@@ -7,6 +7,7 @@
 //!    controlling side opens a direct path and prefers it.
 
 mod handshake;
+mod near;
 mod paths;
 mod punch;
 mod why;
@@ -24,14 +25,15 @@ use self::punch::Punch;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
-use crate::control::{self, CandidateKindText, Exposure};
+use super::why::Party;
+use crate::control::{self, CandidateKindText, Connect, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
     Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
     Token,
 };
 use crate::io::Route;
-use crate::session::{OpenError, check_keys};
+use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
 use crate::transport::{self, ControlFrame, Event};
 use crate::traversal::{self, Agent, Role};
@@ -63,7 +65,7 @@ pub(super) struct PeerLink {
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
     /// Which of the two hides, if one does: there is no agent then.
-    hides: Option<Hides>,
+    hides: Option<Party>,
     agent: Option<Agent>,
     /// Checks to addresses that only this peer vouches for.
     claimed: Purse,
@@ -90,6 +92,8 @@ pub(super) struct PeerLink {
     pause: Backoff,
     not_before: Option<Instant>,
     view: PathView,
+    /// Unix seconds since when it is in use.
+    view_since: u64,
 }
 
 /// The way to the server that relay frames take.
@@ -104,13 +108,6 @@ pub(super) struct Via {
 pub(super) enum Origin {
     Relay,
     Direct(Route),
-}
-
-/// Who of a pair hides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hides {
-    We,
-    They,
 }
 
 /// What a link tells the node.
@@ -148,7 +145,7 @@ impl PeerLink {
             replied: VecDeque::new(),
             relay: None,
             connect: None,
-            hides: (core.exposure == Exposure::Hidden).then_some(Hides::We),
+            hides: (core.exposure == Exposure::Hidden).then_some(Party::Own),
             agent: None,
             claimed: Purse::of_peer(now),
             spare: None,
@@ -168,6 +165,7 @@ impl PeerLink {
             pause: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
             not_before: None,
             view: PathView::None,
+            view_since: core.seconds(now),
         }
     }
 
@@ -252,12 +250,12 @@ impl PeerLink {
     }
 
     /// The server introduced us: the relay channel is there and checks begin.
-    pub(super) fn introduced(&mut self, event: &control::Connect, core: &mut Core, now: Instant) {
+    pub(super) fn introduced(&mut self, event: &Connect, core: &mut Core, now: Instant) {
         self.relay = Some(event.channel);
         self.open_relay(now);
         self.hides = match (core.exposure, event.member.observed) {
-            (Exposure::Hidden, _) => Some(Hides::We),
-            (Exposure::Open, None) => Some(Hides::They),
+            (Exposure::Hidden, _) => Some(Party::Own),
+            (Exposure::Open, None) => Some(Party::Other),
             (Exposure::Open, Some(_)) => None,
         };
         if self.hides.is_some() {
@@ -268,27 +266,39 @@ impl PeerLink {
         if self.connect == Some(event.connect) && self.agent.is_some() {
             return;
         }
-        let Some(keys) = check_keys(&core.static_key, &self.key, &event.connect) else { return };
-        let mut seed = [0; 32];
-        core.rng.fill_bytes(&mut seed);
-        let config = traversal::Config {
-            role: self.role,
-            keys,
-            own_tag: event.own_tag,
-            their_tag: event.their_tag,
-            seed,
-        };
-        self.connect = Some(event.connect);
         self.stop_punch(core, now);
         self.punch.set_target(event.member.observed);
         if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
             self.release_socket(core);
             self.spare = Some((bound, known));
         }
+        let Connect { connect, own_tag, their_tag, .. } = *event;
+        let meeting = Meeting { connect, own_tag, their_tag };
+        let Some(mut agent) = self.make_agent(&meeting, core, now) else { return };
+        agent.set_remote(first_candidates(event), now);
+        self.adopt(agent, connect);
+    }
+
+    /// An agent for an introduction, whoever made it, that has no candidates of the peer yet.
+    pub(super) fn make_agent(
+        &self,
+        meeting: &Meeting,
+        core: &mut Core,
+        now: Instant,
+    ) -> Option<Agent> {
+        let keys = check_keys(&core.static_key, &self.key, &meeting.connect)?;
+        let mut seed = [0; 32];
+        core.rng.fill_bytes(&mut seed);
+        let Meeting { own_tag, their_tag, .. } = *meeting;
+        let config = traversal::Config { role: self.role, keys, own_tag, their_tag, seed };
         let mut agent = Agent::new(config, now);
         agent.set_entry(self.punch.entry());
         agent.set_local(core.local_candidates(self.spare), now);
-        agent.set_remote(first_candidates(event), now);
+        Some(agent)
+    }
+
+    fn adopt(&mut self, agent: Agent, connect: ConnectId) {
+        self.connect = Some(connect);
         self.agent = Some(agent);
         self.candidates_told = 0;
     }
@@ -357,6 +367,7 @@ impl PeerLink {
             | Family::Reset
             | Family::Stale
             | Family::Versions
+            | Family::Beacon
             | Family::Other => {}
         }
     }
@@ -374,9 +385,7 @@ impl PeerLink {
                 return self.drop_session(core, now);
             }
         };
-        if arrived.confirmed
-            && self.conversation.transport_ref().path_stats(PathId::SERVER).is_none()
-        {
+        if arrived.confirmed && !self.has_open_path() {
             self.began_session(core, now);
         }
         self.last_heard = now;
@@ -411,6 +420,7 @@ impl PeerLink {
         let view = self.view();
         if !view.is_same(&self.view) {
             self.view = view;
+            self.view_since = core.seconds(now);
             notices.push(Notice::Path(view));
         }
     }
@@ -509,7 +519,7 @@ impl PeerLink {
         self.punch_timeout(core, now);
         if self.warm_at <= now {
             self.warm_at = now + RELAY_WARM;
-            if self.has_session() && self.is_talking(now) {
+            if self.relay_stats().is_some() && self.has_session() && self.is_talking(now) {
                 self.conversation.transport().probe(PathId::SERVER, now);
             }
         }
@@ -537,7 +547,7 @@ impl PeerLink {
 }
 
 /// The candidates of an introduction: those the peer registered and where the server sees it.
-fn first_candidates(event: &control::Connect) -> Candidates {
+fn first_candidates(event: &Connect) -> Candidates {
     let observed = event.member.observed;
     let told = event.candidates.iter().map(|candidate| Candidate {
         kind: match candidate.kind {
@@ -566,6 +576,7 @@ pub(super) fn addressed_to(data: &[u8]) -> Option<ReceiverId> {
         | Family::Reset
         | Family::Stale
         | Family::Versions
+        | Family::Beacon
         | Family::Other => None,
     }
 }

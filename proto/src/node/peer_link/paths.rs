@@ -10,7 +10,7 @@ use super::super::spare::SPARES_MAX;
 use super::{Notice, PeerLink};
 use crate::id::{ConnectId, PathId};
 use crate::io::Route;
-use crate::transport::{ControlFrame, PathKind};
+use crate::transport::{ControlFrame, PathKind, PathStats};
 use crate::traversal::{self, Agent, Role};
 use crate::wire::frame::Candidate;
 use crate::wire::{DATAGRAM_LEN_BASE, RELAY_HEADER_LEN};
@@ -82,6 +82,18 @@ impl PeerLink {
             let transport = self.conversation.transport();
             transport.open_path(PathId::SERVER, PathKind::Relay, payload_max, now);
         }
+    }
+
+    pub(super) fn relay_stats(&self) -> Option<PathStats> {
+        self.conversation.transport_ref().path_stats(PathId::SERVER)
+    }
+
+    /// Whether data can leave, for all that is known: a session that two made on their own has
+    /// no relayed path.
+    pub(super) fn has_open_path(&self) -> bool {
+        let transport = self.conversation.transport_ref();
+        self.relay_stats().is_some()
+            || self.direct.keys().any(|path| transport.path_stats(*path).is_some())
     }
 
     /// Whether a check of this pair was answered on the route.
@@ -199,6 +211,7 @@ impl PeerLink {
                     self.spares_in_row = 0;
                     self.punched(route, core, now);
                     self.use_route(route, now);
+                    self.hasten_handshake(now);
                 }
                 traversal::Output::Lost { route } => {
                     self.lost_path(now);

@@ -232,6 +232,11 @@ impl ServerLink {
         self.key.zip(self.boot)
     }
 
+    /// Whether nobody answers, and that was told.
+    pub(super) fn is_silent(&self) -> bool {
+        self.reported_silent == Reported::Yes
+    }
+
     pub(super) fn wanted(&self) -> Option<&Wanted> {
         self.wanted.as_ref()
     }
@@ -329,6 +334,7 @@ impl ServerLink {
             | Family::HandshakeInit
             | Family::HandshakeFinish
             | Family::Relay
+            | Family::Beacon
             | Family::Other => {}
         }
     }
@@ -494,6 +500,16 @@ impl ServerLink {
         let up = self.up.as_ref()?;
         let mut others = up.addresses.iter().filter(|a| a.is_ipv4() != up.route.remote.is_ipv4());
         others.find_map(|address| core.route_to(*address))
+    }
+
+    /// Whether nothing speaks against the server being there: one keepalive may be on its way.
+    pub(super) fn is_answering(&self) -> bool {
+        self.up.as_ref().is_some_and(|up| up.unanswered <= 1)
+    }
+
+    /// Round trip of the session.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.up.as_ref()?.conversation.transport_ref().path_stats(PathId::SERVER)?.rtt
     }
 
     pub(super) fn up(&self) -> Option<&Up> {

@@ -49,7 +49,7 @@ fn both_ends_come_to_the_same_plan() {
 }
 
 use Dependence::{Address, AddressAndPort, Endpoint, NotPort};
-use Party::{Controlling, Mine, Theirs};
+use Opener::{Controlling, Mine, Theirs};
 
 #[test]
 fn every_kind_of_pair_has_its_strategy() {
@@ -60,7 +60,6 @@ fn every_kind_of_pair_has_its_strategy() {
     let all = PortRange::ALL;
     let block = PortRange { first: 30_000, last: 32_047 };
     let birthday = |opener, range| Strategy::Birthday { opener, range };
-    let counting_mine = Strategy::Relay(Reason::RandomAndCounting { counting: Mine });
     let table = [
         // One side is reached by anybody, or both keep their ports.
         (cone(Endpoint), symmetric(RANDOM), Strategy::Open),
@@ -83,13 +82,9 @@ fn every_kind_of_pair_has_its_strategy() {
         // Both take new ports.
         (symmetric(COUNTING), symmetric(COUNTING), Strategy::Aligned),
         (symmetric(COUNTING), by_address(AddressAndPort, COUNTING), Strategy::Aligned),
-        (symmetric(COUNTING), symmetric(RANDOM), counting_mine),
-        (symmetric(RANDOM), symmetric(BLOCK), Strategy::Relay(Reason::BothRandom)),
-        (
-            by_address(AddressAndPort, RANDOM),
-            nat(AddressAndPort, Address, RANDOM),
-            Strategy::Relay(Reason::BothRandom),
-        ),
+        (symmetric(COUNTING), symmetric(RANDOM), Strategy::Relay),
+        (symmetric(RANDOM), symmetric(BLOCK), Strategy::Relay),
+        (by_address(AddressAndPort, RANDOM), nat(AddressAndPort, Address, RANDOM), Strategy::Relay),
         // Too little is known.
         (Profile::default(), symmetric(RANDOM), Strategy::Open),
         (
@@ -135,17 +130,5 @@ fn the_table_of_chances_holds() {
             assert!(now >= least - 0.003 && before < least, "{len} {probes}: {before} {now}");
         }
         assert!(chance(of(len), 1750) > 0.9989, "{len}");
-    }
-}
-
-#[test]
-fn reasons_say_what_helps() {
-    for reason in [
-        Reason::BothRandom,
-        Reason::RandomAndCounting { counting: Mine },
-        Reason::RandomAndCounting { counting: Theirs },
-    ] {
-        let text = reason.to_string();
-        assert!(text.contains("at random") && text.contains("port mapping"), "{text}");
     }
 }

@@ -24,7 +24,7 @@ use crate::io::Route;
 use crate::time::{Backoff, earliest};
 use crate::transport::ControlFrame;
 use crate::traversal::nat::{Profile, Unsolicited};
-use crate::traversal::plan::{Party, PortRange, Strategy, plan};
+use crate::traversal::plan::{Opener, PortRange, Strategy, plan};
 use crate::traversal::{Agent, Entry, Role, TTL_NEAR};
 use crate::wire::frame::{self, PunchStep};
 
@@ -193,9 +193,9 @@ impl Punch {
         )
     }
 
-    /// What both profiles come to, for people.
-    pub(super) const fn strategy(&self) -> Strategy {
-        self.strategy
+    /// What the peer told of its NAT.
+    pub(super) fn their_nat(&self) -> Option<Profile> {
+        self.theirs.map(|(_, profile)| profile)
     }
 
     /// Rounds so far.
@@ -231,8 +231,7 @@ impl Punch {
 
     /// How the rounds of checks begin.
     pub(super) fn entry(&self) -> Entry {
-        let theirs = self.theirs.map(|(_, profile)| profile);
-        match theirs.and_then(|profile| profile.unsolicited.value()) {
+        match self.their_nat().and_then(|profile| profile.unsolicited.value()) {
             Some(Unsolicited::Remembered) => Entry::Cautious,
             Some(Unsolicited::Forgotten) | None => Entry::Plain,
         }
@@ -249,15 +248,15 @@ impl Punch {
 
     fn task(&self, role: Role) -> Option<Task> {
         let ours = |opener| match opener {
-            Party::Mine => true,
-            Party::Theirs => false,
-            Party::Controlling => role == Role::Controlling,
+            Opener::Mine => true,
+            Opener::Theirs => false,
+            Opener::Controlling => role == Role::Controlling,
         };
         match self.strategy {
             Strategy::Window { opener } => ours(opener).then_some(Task::Window),
             Strategy::Birthday { opener, range } => ours(opener).then_some(Task::Birthday(range)),
             Strategy::Aligned => (role == Role::Controlling).then_some(Task::Align),
-            Strategy::Open | Strategy::Relay(_) => None,
+            Strategy::Open | Strategy::Relay => None,
         }
     }
 
