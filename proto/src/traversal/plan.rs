@@ -126,6 +126,15 @@ pub fn plan(mine: &Profile, theirs: &Profile) -> Strategy {
     }
 }
 
+/// The plan where [`plan`] was the simple way, and that failed: our own mapping may depend on the
+/// address after all, and perhaps theirs too.
+pub fn plan_doubting(mine: &Profile, theirs: &Profile) -> Strategy {
+    match plan(&mine.doubted(), theirs) {
+        Strategy::Open => plan(&mine.doubted(), &theirs.doubted()),
+        strategy => strategy,
+    }
+}
+
 /// Both NATs take new ports.
 fn without_one_port(a: &Nat, b: &Nat) -> Strategy {
     match (a.answers_anybody, b.answers_anybody) {

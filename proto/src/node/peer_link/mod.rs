@@ -266,7 +266,7 @@ impl PeerLink {
         if self.connect == Some(event.connect) && self.agent.is_some() {
             return;
         }
-        self.stop_punch(core, now);
+        self.interrupt_punch(core, now);
         self.punch.set_target(event.member.observed);
         if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
             self.release_socket(core);
@@ -335,6 +335,12 @@ impl PeerLink {
             let frame = ControlFrame::Close(code, reason.to_owned());
             self.conversation.transport().control(frame, None, now);
         }
+    }
+
+    /// Says anything to the peer, as one that breaks the rules would.
+    #[cfg(test)]
+    pub(super) fn say(&mut self, frame: ControlFrame, now: Instant) {
+        self.conversation.transport().control(frame, None, now);
     }
 
     // ---- datagrams

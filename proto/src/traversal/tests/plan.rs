@@ -105,6 +105,11 @@ fn a_mapping_that_cannot_be_told_is_taken_for_the_likely_one_and_then_doubted() 
     assert_eq!(plan(&unsure, &easy), Strategy::Open);
     let strategy = Strategy::Birthday { opener: Mine, range: PortRange::ALL };
     assert_eq!(plan(&unsure.doubted(), &easy), strategy);
+    assert_eq!(plan_doubting(&unsure, &easy), strategy);
+    // Both may be of the other kind, and both answer anybody.
+    let loose = nat(NotPort, NotPort, RANDOM);
+    let strategy = Strategy::Birthday { opener: Controlling, range: PortRange::ALL };
+    assert_eq!(plan_doubting(&loose, &loose), strategy);
     let preserving = nat(NotPort, AddressAndPort, Allocation::Preserving);
     assert_eq!(plan(&preserving.doubted(), &easy), Strategy::Open);
     assert_eq!(easy.doubted(), easy);

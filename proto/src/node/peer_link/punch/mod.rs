@@ -24,7 +24,7 @@ use crate::io::Route;
 use crate::time::{Backoff, earliest};
 use crate::transport::ControlFrame;
 use crate::traversal::nat::{Profile, Unsolicited};
-use crate::traversal::plan::{Opener, PortRange, Strategy, plan};
+use crate::traversal::plan::{Opener, PortRange, Strategy, plan, plan_doubting};
 use crate::traversal::{Agent, Entry, Role, TTL_NEAR};
 use crate::wire::frame::{self, PunchStep};
 
@@ -246,20 +246,6 @@ impl Punch {
         }
     }
 
-    fn task(&self, role: Role) -> Option<Task> {
-        let ours = |opener| match opener {
-            Opener::Mine => true,
-            Opener::Theirs => false,
-            Opener::Controlling => role == Role::Controlling,
-        };
-        match self.strategy {
-            Strategy::Window { opener } => ours(opener).then_some(Task::Window),
-            Strategy::Birthday { opener, range } => ours(opener).then_some(Task::Birthday(range)),
-            Strategy::Aligned => (role == Role::Controlling).then_some(Task::Align),
-            Strategy::Open | Strategy::Relay => None,
-        }
-    }
-
     /// Counts a round; rounds that are far apart are in no row.
     fn begin_round(&mut self, now: Instant) {
         let apart = |last| now.saturating_duration_since(last) >= PAUSE_FIRST;
@@ -331,7 +317,7 @@ impl PeerLink {
         punch.plan = trusted;
         punch.strategy = match punch.trust {
             Trust::Trusted => trusted,
-            Trust::Doubted => plan(&core.nat.doubted(), &theirs),
+            Trust::Doubted => plan_doubting(&core.nat, &theirs),
         };
     }
 
@@ -343,11 +329,13 @@ impl PeerLink {
             return false;
         }
         punch.trust = Trust::Doubted;
-        if self.role == Role::Controlled {
+        let theirs = punch.their_nat().unwrap_or_default();
+        let both = opens(plan_doubting(&theirs, &core.nat), Role::Controlling).is_some();
+        if both && self.role == Role::Controlled {
             punch.turn = Some(now + DOUBT_TURN);
         }
         self.replan(core);
-        self.punch.task(self.role).is_some()
+        opens(self.punch.strategy, self.role).is_some()
     }
 
     // ---- when
@@ -387,7 +375,7 @@ impl PeerLink {
     fn opens_now(&self, now: Instant) -> bool {
         let hopes = self.agent.as_ref().is_some_and(Agent::hopes_for_ipv6);
         let later = self.punch.turn.is_some_and(|at| at > now);
-        self.punch.task(self.role).is_some() && !hopes && !later
+        opens(self.punch.strategy, self.role).is_some() && !hopes && !later
     }
 
     /// Whether this link uses the node's grant.
@@ -411,27 +399,26 @@ impl PeerLink {
         if !self.wants_round(now) {
             return 0;
         }
-        self.punch.begin_round(now);
         match self.punch.asked.take_if(|(_, at)| now.saturating_duration_since(*at) < ASKED_TTL) {
             Some((frame::Punch { step: PunchStep::Open(ports), .. }, _)) => {
-                self.probe_ports(ports, grant.probes, now)
+                return self.probe_ports(ports, grant.probes, core, now);
             }
             asked @ Some((frame::Punch { step: PunchStep::Base { .. }, .. }, _)) => {
                 self.punch.asked = asked;
                 self.open_sockets(Task::Align, grant, core, now);
-                0
             }
             None => {
                 self.punch.round += 1;
-                if let Some(task) = self.punch.task(self.role) {
+                if let Some(task) = opens(self.punch.strategy, self.role) {
                     self.open_sockets(task, grant, core, now);
                 }
-                0
             }
         }
+        0
     }
 
     fn open_sockets(&mut self, task: Task, grant: &Grant, core: &mut Core, now: Instant) {
+        self.punch.begin_round(now);
         self.punch.stage = Stage::Opening(task);
         self.punch.until = Some(now + task.duration());
         let count = task.sockets().min(grant.sockets);
@@ -449,6 +436,14 @@ impl PeerLink {
         }
     }
 
+    /// Another introduction makes another agent: the round counts for nothing.
+    pub(super) fn interrupt_punch(&mut self, core: &mut Core, now: Instant) {
+        if self.punch.is_active() {
+            self.punch.in_row = self.punch.in_row.saturating_sub(1);
+        }
+        self.stop_punch(core, now);
+    }
+
     /// Closes what a round opened, but the socket that serves a path.
     pub(super) fn stop_punch(&mut self, core: &mut Core, now: Instant) {
         self.punch.stage = Stage::Idle;
@@ -460,6 +455,21 @@ impl PeerLink {
         if !sockets.is_empty() {
             core.effect(Effect::CloseSockets(sockets));
         }
+    }
+}
+
+/// What the side of this role opens.
+fn opens(strategy: Strategy, role: Role) -> Option<Task> {
+    let ours = |opener| match opener {
+        Opener::Mine => true,
+        Opener::Theirs => false,
+        Opener::Controlling => role == Role::Controlling,
+    };
+    match strategy {
+        Strategy::Window { opener } => ours(opener).then_some(Task::Window),
+        Strategy::Birthday { opener, range } => ours(opener).then_some(Task::Birthday(range)),
+        Strategy::Aligned => (role == Role::Controlling).then_some(Task::Align),
+        Strategy::Open | Strategy::Relay => None,
     }
 }
 

@@ -12,9 +12,9 @@ use super::{
 };
 use crate::io::Route;
 use crate::transport::ControlFrame;
-use crate::traversal::nat::Allocation;
+use crate::traversal::nat::{Allocation, Dependence, Profile};
 use crate::traversal::plan::{PortRange, Strategy};
-use crate::traversal::{Openers, Role};
+use crate::traversal::{Openers, PROBES_MAX, Role};
 use crate::wire::frame::{self, Candidate, CandidateKind, OpenPorts, PunchStep};
 
 impl PeerLink {
@@ -127,7 +127,8 @@ impl PeerLink {
         };
         match (task, ports) {
             (Task::Window, [before, after]) => {
-                let Some(ports) = enclosed(*before, *after, step, WINDOW_OPENERS) else {
+                let openers = self.punch.sockets.len().saturating_sub(2) as u16;
+                let Some(ports) = enclosed(*before, *after, step, openers) else {
                     return self.end_round(core, now);
                 };
                 self.tell_open(ports, now);
@@ -197,11 +198,19 @@ impl PeerLink {
     // ---- the prober's side
 
     /// Answers how many probes will leave.
-    pub(super) fn probe_ports(&mut self, ports: OpenPorts, limit: usize, now: Instant) -> usize {
+    pub(super) fn probe_ports(
+        &mut self,
+        ports: OpenPorts,
+        limit: usize,
+        core: &Core,
+        now: Instant,
+    ) -> usize {
+        let limit = limit.min(bearable(&core.nat));
         let punch = &mut self.punch;
         let (Some(target), Some(agent)) = (punch.target, &mut self.agent) else { return 0 };
         let probes = agent.probe(target.ip(), ports, limit, now);
         if probes > 0 {
+            punch.begin_round(now);
             punch.stage = Stage::Running;
             punch.until = Some(now + probing_time(probes) + LAST_ANSWERS);
         }
@@ -280,6 +289,17 @@ impl PeerLink {
             false => LOST_PAUSE,
         };
         punch.not_before = punch.not_before.max(Some(now + pause));
+    }
+}
+
+/// Probes that our own NAT bears: one that maps by address and port takes a port for each, and the
+/// host needs most of its block for other things.
+fn bearable(own: &Profile) -> usize {
+    match (own.mapping.value(), own.allocation.value()) {
+        (Some(Dependence::AddressAndPort), Some(Allocation::Block { first, last })) => {
+            usize::from(last.saturating_sub(first)) / 4
+        }
+        _ => PROBES_MAX,
     }
 }
 
