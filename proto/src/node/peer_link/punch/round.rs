@@ -7,9 +7,7 @@ use super::super::super::api::Effect;
 use super::super::super::core::Core;
 use super::super::PeerLink;
 use super::ports::{aims, enclosed};
-use super::{
-    LAST_ANSWERS, LOST_PAUSE, Measured, PAUSE_FIRST, Stage, Task, WINDOW_OPENERS, takes_part,
-};
+use super::{LAST_ANSWERS, LOST_PAUSE, Measured, PAUSE_FIRST, Stage, Task, takes_part};
 use crate::io::Route;
 use crate::transport::ControlFrame;
 use crate::traversal::nat::{Allocation, Dependence, Profile};
