@@ -8,4 +8,5 @@ mod nat;
 mod oracle;
 mod probe;
 mod profile;
+mod steady;
 mod talk;
