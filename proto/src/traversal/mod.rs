@@ -330,11 +330,6 @@ impl Agent {
         self.watch.as_ref().map(|watch| watch.route)
     }
 
-    /// Whether a round of checks looks for a path, or is about to.
-    pub fn is_checking(&self) -> bool {
-        self.watch.is_none() && !self.round.is_background()
-    }
-
     /// Whether a check of ours was answered on the route: it counts as a returned challenge.
     pub fn is_validated(&self, route: Route) -> bool {
         self.rtt(route).is_some()

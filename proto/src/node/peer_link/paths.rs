@@ -302,7 +302,7 @@ impl PeerLink {
             if agent.selected() == Some(*route) {
                 return agent.doubt(*route, now);
             }
-            if agent.is_checking() {
+            if agent.selected().is_none() && !agent.is_waiting() {
                 // Another introduction checks anew: it will restore the path or lose it.
                 return;
             }
