@@ -8,13 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use p2sp_proto::control::Exposure;
 use p2sp_proto::id::{InvalidName, PeerName};
-use p2sp_proto::node::{Config, NameKeeping, Node};
+use p2sp_proto::node::{Config, Discovery, NameKeeping, Node};
 use p2sp_proto::session::StaticKey;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::Rendezvous;
 use crate::driver::{Driver, Publish, Status, Store};
 use crate::handle::{EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX};
+use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
 use crate::socket::Service;
@@ -31,6 +32,7 @@ pub struct Builder {
     delivery_timeout: Option<Duration>,
     bind: Option<SocketAddr>,
     receiving: bool,
+    discovery: Discovery,
     exposure: Exposure,
     port_mapping: bool,
 }
@@ -54,6 +56,7 @@ impl Builder {
             delivery_timeout: Some(Self::DELIVERY_TIMEOUT),
             bind: None,
             receiving: true,
+            discovery: Discovery::On,
             exposure: Exposure::Open,
             port_mapping: true,
         }
@@ -106,6 +109,13 @@ impl Builder {
     /// Use one socket bound to this address instead of one for each family.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind = Some(address);
+        self
+    }
+
+    /// Neither look for members of the network on the LAN nor show itself there. (In an open
+    /// network nobody does.)
+    pub fn no_lan(mut self) -> Self {
+        self.discovery = Discovery::Off;
         self
     }
 
@@ -183,6 +193,8 @@ impl Builder {
             server_key: pinned.or(remembered.map(|(key, _)| key)),
             server_boot: boot.map(|(_, boot)| boot),
             network: memory.network(label),
+            lan_secret: memory.lan_secret(label).cloned(),
+            discovery: self.discovery,
             token,
             name,
             keepalive: self.keepalive,
@@ -220,7 +232,9 @@ impl Builder {
         let mapper = self.port_mapper(&net);
         let incoming_out = self.receiving.then_some(incoming_out);
         let publish = Publish { incoming: incoming_out, events, taps, status: status_out };
-        let driver = Driver::new(node, net, store, self.rendezvous, orders_in, publish, mapper);
+        let lan = Lan::new(self.bind);
+        let driver =
+            Driver::new(node, (net, lan), store, self.rendezvous, orders_in, publish, mapper);
         let task = tokio::spawn(driver.run());
         Ok(Peer::new(link, incoming, task, service))
     }

@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use p2sp_proto::control::{Member, Page, Problem};
-use p2sp_proto::id::{Boot, NetworkId, PeerKey, PeerName};
+use p2sp_proto::id::{Boot, LanSecret, NetworkId, PeerKey, PeerName};
 use p2sp_proto::node::{
     Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped,
-    Netcheck, Node, Output, PathView, Recipient, Registration, SocketUse, Whoami, Why,
+    Netcheck, Node, Output, PathView, Recipient, Registration, Scope, SocketUse, Whoami, Why,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, trace, warn};
 
 use crate::Rendezvous;
-use crate::handle::{CLOSE_TIMEOUT, Receipt, SendError, Spread, Unregistered};
+use crate::handle::{CLOSE_TIMEOUT, Listing, Receipt, SendError, Spread, Unregistered};
+use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
 use crate::state::{Folder, FolderError, Memory};
@@ -42,7 +43,7 @@ pub(crate) enum Order {
     },
     List {
         handle: Handle,
-        done: oneshot::Sender<Result<Vec<Member>, SendError>>,
+        done: oneshot::Sender<Result<Listing, SendError>>,
     },
     Whoami {
         done: oneshot::Sender<Whoami>,
@@ -80,6 +81,7 @@ pub(crate) struct Publish {
 pub(crate) struct Driver {
     node: Node,
     net: Net,
+    lan: Lan,
     store: Store,
     rendezvous: Rendezvous,
     orders: mpsc::Receiver<Order>,
@@ -117,7 +119,7 @@ enum Phase {
 impl Driver {
     pub(crate) fn new(
         node: Node,
-        net: Net,
+        (net, lan): (Net, Lan),
         store: Store,
         rendezvous: Rendezvous,
         orders: mpsc::Receiver<Order>,
@@ -127,6 +129,7 @@ impl Driver {
         Self {
             node,
             net,
+            lan,
             store,
             rendezvous,
             orders,
@@ -161,6 +164,7 @@ impl Driver {
                 biased;
                 order = self.orders.recv(), if self.phase == Phase::Running => self.on_orders(order),
                 () = self.net.ready() => self.receive(),
+                () = self.lan.ready() => self.hear(),
                 () = room_in(incoming), if self.readable => self.deliver(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
                 Some(written) = self.store.writer.join_next() => self.on_written(written),
@@ -198,6 +202,12 @@ impl Driver {
         let Self { net, node, .. } = self;
         let now = Instant::now();
         net.receive(|route, data| node.handle_input(Input::Datagram { route, data }, now));
+    }
+
+    fn hear(&mut self) {
+        let Self { lan, node, .. } = self;
+        let now = Instant::now();
+        lan.receive(|from, data| node.handle_input(Input::Announced { from, data }, now));
     }
 
     /// Hands messages to the application for as long as it has room.
@@ -240,8 +250,9 @@ impl Driver {
             Effect::Resolve => self.resolve(),
             Effect::OpenSockets { usage, count } => self.open_sockets(usage, count),
             Effect::CloseSockets(bound) => self.net.close(&bound),
-            Effect::RememberServer { key, boot, network } => {
-                self.store.remember_server(key, boot, network);
+            Effect::Announce { datagram } => self.lan.announce(&datagram),
+            Effect::RememberServer { key, boot, network, lan_secret } => {
+                self.store.remember_server(key, boot, network.map(|id| (id, lan_secret)));
             }
             Effect::RememberPeer(known) => self.store.remember_peer(known),
         }
@@ -411,7 +422,9 @@ impl Driver {
                 self.readable = true;
                 return;
             }
-            Event::Listing { handle, page } => return self.waiting.listed(*handle, page.clone()),
+            Event::Listing { handle, scope, page } => {
+                return self.waiting.listed(*handle, *scope, page.clone());
+            }
             Event::Closed => self.phase = Phase::Closed,
             Event::Registered(registration) => {
                 self.set_status(Status::Registered(registration.clone()));
@@ -440,6 +453,7 @@ impl Driver {
             | Event::Joined(_)
             | Event::Left { .. }
             | Event::Renamed { .. }
+            | Event::Near(_)
             | Event::Path { .. }
             | Event::Notice { .. } => {}
         }
@@ -494,7 +508,7 @@ enum Waiting {
         _room: OwnedSemaphorePermit,
     },
     List {
-        done: oneshot::Sender<Result<Vec<Member>, SendError>>,
+        done: oneshot::Sender<Result<Listing, SendError>>,
         members: Vec<Member>,
     },
 }
@@ -551,14 +565,14 @@ impl WaitingRoom {
         }
     }
 
-    fn listed(&mut self, handle: Handle, page: Page) {
+    fn listed(&mut self, handle: Handle, scope: Scope, page: Page) {
         let Some(Waiting::List { members, .. }) = self.0.get_mut(&handle) else { return };
         members.extend(page.members);
         if page.next.is_some() {
             return;
         }
         if let Some(Waiting::List { done, members }) = self.0.remove(&handle) {
-            drop(done.send(Ok(members)));
+            drop(done.send(Ok(Listing { members, scope })));
         }
     }
 }
@@ -586,10 +600,15 @@ impl Store {
         Self { folder, memory, server, network, changed: false, writer: JoinSet::new() }
     }
 
-    fn remember_server(&mut self, key: PeerKey, boot: Boot, network: Option<NetworkId>) {
+    fn remember_server(
+        &mut self,
+        key: PeerKey,
+        boot: Boot,
+        network: Option<(NetworkId, Option<LanSecret>)>,
+    ) {
         self.memory.set_server(&self.server, key, boot);
-        if let Some(network) = network {
-            self.memory.set_network(&self.network, network);
+        if let Some((id, lan_secret)) = network {
+            self.memory.set_network(&self.network, id, lan_secret);
         }
         self.changed = true;
     }
@@ -700,9 +719,10 @@ mod tests {
             next: next.map(str::to_owned),
             total: 0,
         };
-        waiting.listed(Handle(1), page(Some("more")));
+        waiting.listed(Handle(1), Scope::Network, page(Some("more")));
         assert!(reply.try_recv().is_err());
-        waiting.listed(Handle(1), page(None));
-        assert_eq!(reply.try_recv().unwrap(), Ok(Vec::new()));
+        waiting.listed(Handle(1), Scope::Network, page(None));
+        let listing = Listing { members: Vec::new(), scope: Scope::Network };
+        assert_eq!(reply.try_recv().unwrap(), Ok(listing));
     }
 }

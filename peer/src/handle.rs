@@ -13,7 +13,7 @@ use p2sp_proto::control::{Member, Problem};
 use p2sp_proto::id::{InvalidName, PeerKey, PeerName};
 use p2sp_proto::node::{
     Command, Event, Handle, Incoming, Measuring, Netcheck, PathView, Recipient, Registration,
-    Whoami, Why,
+    Scope, Whoami, Why,
 };
 use tokio::sync::{
     Mutex, OwnedSemaphorePermit, Semaphore, TryAcquireError, broadcast, mpsc, oneshot, watch,
@@ -119,12 +119,13 @@ impl Peer {
         self.link.events.subscribe()
     }
 
-    /// The present members of the network, in order of name.
+    /// The present members of the network, in order of name; those on this LAN while the server
+    /// is silent.
     ///
     /// # Errors
     /// What the server says, or [`SendError::Closed`].
     pub async fn list(&self) -> Result<Vec<Member>, SendError> {
-        self.link.list().await
+        self.link.list().await.map(|listing| listing.members)
     }
 
     /// What is known of this peer itself.
@@ -248,6 +249,13 @@ pub struct Spread {
     pub delivered: Vec<PeerName>,
     /// Who has not.
     pub failed: Vec<(Option<PeerName>, Problem)>,
+}
+
+/// Who is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) members: Vec<Member>,
+    pub(crate) scope: Scope,
 }
 
 /// Why a message was not delivered.
@@ -422,7 +430,7 @@ impl Link {
         Ok(SendingAll { handle, reply })
     }
 
-    pub(crate) async fn list(&self) -> Result<Vec<Member>, SendError> {
+    pub(crate) async fn list(&self) -> Result<Listing, SendError> {
         let (done, reply) = oneshot::channel();
         self.order(Order::List { handle: self.handle(), done }).await?;
         reply.await.unwrap_or(Err(SendError::Closed))

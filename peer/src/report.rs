@@ -18,10 +18,11 @@
 //! | `spread` | `delivered`, `failed`: counts of a message to everybody, after its last receipt |
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
-//! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds) |
+//! | `near` | `name`, `key`, `address`: the server is silent, and this member is on the LAN |
+//! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
 //! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `mapped?`, `nat`, `their_nat?` |
-//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `outlook` (a word), `verdict` (a sentence) |
+//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `lan` (`on`, `off`, `open`: the network has no secret), `outlook` (a word), `verdict` (a sentence) |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
 //! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
@@ -63,14 +64,16 @@ use std::time::Duration;
 use p2sp_proto::control::{LeaveReason, Member, Problem, code};
 use p2sp_proto::id::{PeerKey, PeerName};
 use p2sp_proto::node::{
-    Audience, Command, Event, Finality, Incoming, PathView, Registration, Whoami,
+    Audience, Command, Event, Finality, Incoming, PathView, Registration, Scope, Whoami,
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::netcheck::{Checked, Measured, Reached};
+pub use self::netcheck::{Checked, Lan, Measured, Reached};
 pub use self::why::{Answered, Explained, Kind, Tried};
 
-use crate::handle::{IntoRecipient, Link, Peer, Receipt, SendError, Sending, SendingAll, Spread};
+use crate::handle::{
+    IntoRecipient, Link, Listing, Peer, Receipt, SendError, Sending, SendingAll, Spread,
+};
 
 /// Something that happened, or an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,8 +136,16 @@ pub enum Report {
         text: String,
         everybody: bool,
     },
+    Near {
+        name: PeerName,
+        key: PeerKey,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
+    },
     List {
         members: Vec<Listed>,
+        #[serde(default)]
+        scope: ListScope,
     },
     Whoami {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,8 +163,8 @@ pub enum Report {
         server_key: Option<PeerKey>,
         registered: bool,
     },
-    Why(Explained),
-    Netcheck(Checked),
+    Why(Box<Explained>),
+    Netcheck(Box<Checked>),
     Trusted {
         who: String,
     },
@@ -209,6 +220,17 @@ pub enum PathKind {
     Relay,
     /// No way yet.
     None,
+}
+
+/// Whom a list holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListScope {
+    /// All present members.
+    #[default]
+    Network,
+    /// Those on this LAN; the server is silent.
+    Lan,
 }
 
 /// A line of the list.
@@ -346,7 +368,7 @@ impl Work {
             State::Netcheck(link) => match link.netcheck().await {
                 Ok(check) => {
                     let code = if check.registered { exit::DONE } else { exit::UNREACHABLE };
-                    Outcome { reports: vec![Report::Netcheck(check.into())], code }
+                    Outcome { reports: vec![Report::Netcheck(Box::new(check.into()))], code }
                 }
                 Err(error) => Outcome::failed(&error, None, None),
             },
@@ -367,7 +389,7 @@ pub(crate) async fn begin(link: &Link, request: Request) -> Work {
         Request::Broadcast { text } => return broadcast(link, text).await,
         Request::Netcheck => return Work(State::Netcheck(link.clone())),
         Request::Register { name } => (register(link, &name).await, Some(name)),
-        Request::Userlist => (link.list().await.map(|members| vec![list(members)]), None),
+        Request::Userlist => (link.list().await.map(|listing| vec![list(listing)]), None),
         Request::Whoami => (link.whoami().await.map(|whoami| vec![whoami_report(whoami)]), None),
         Request::Why { name } => (why(link, &name).await, Some(name)),
         Request::Trust { who } => (trust(link, &who).await, Some(who)),
@@ -415,7 +437,8 @@ async fn why(link: &Link, name: &str) -> Result<Vec<Report>, SendError> {
         text: format!("nothing was said to or heard from {name} yet"),
     };
     let why = link.why(PeerName::new(name)?).await?;
-    why.map(|why| vec![Report::Why(why.into())]).ok_or_else(|| SendError::Failed(unknown()))
+    why.map(|why| vec![Report::Why(Box::new(why.into()))])
+        .ok_or_else(|| SendError::Failed(unknown()))
 }
 
 async fn trust(link: &Link, who: &str) -> Result<Vec<Report>, SendError> {
@@ -460,6 +483,9 @@ impl Report {
             }
             Event::Joined(member) => {
                 Self::Joined { name: member.name, key: member.key, address: member.observed }
+            }
+            Event::Near(member) => {
+                Self::Near { name: member.name, key: member.key, address: member.observed }
             }
             Event::Left { name, reason } => Self::Left { name, reason },
             Event::Renamed { from, to } => Self::Renamed { from, to },
@@ -597,10 +623,14 @@ fn spread_outcome(spread: Spread, handle: u64) -> Outcome {
     Outcome { reports, code }
 }
 
-fn list(members: Vec<Member>) -> Report {
+fn list(listing: Listing) -> Report {
     let listed =
         |m: Member| Listed { name: m.name, key: m.key, address: m.observed, since: m.since };
-    Report::List { members: members.into_iter().map(listed).collect() }
+    let scope = match listing.scope {
+        Scope::Network => ListScope::Network,
+        Scope::Lan => ListScope::Lan,
+    };
+    Report::List { members: listing.members.into_iter().map(listed).collect(), scope }
 }
 
 fn whoami_report(whoami: Whoami) -> Report {

@@ -1,7 +1,8 @@
 //! The state folder: who this peer is and whom it knows.
 //!
 //! - `key`: the secret key, readable by its owner alone.
-//! - `known.json`: keys of servers (by HOST:PORT) and of peers (by network and name) as first met.
+//! - `known.json`: keys of servers (by HOST:PORT) and of peers (by network and name) as first met,
+//!   and the secrets that networks share on LANs; readable by its owner alone.
 //! - `lock`: held by the one process that works in the folder.
 //! - `control.sock`: where that process answers others (see [`crate::socket`]).
 //!
@@ -14,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use p2sp_proto::id::{Boot, NetworkId, PeerKey, PeerName};
+use p2sp_proto::id::{Boot, LanSecret, NetworkId, PeerKey, PeerName};
 use p2sp_proto::node::Known;
 use p2sp_proto::session::StaticKey;
 use rand::TryRngCore as _;
@@ -209,6 +210,9 @@ pub struct Memory {
     /// By network label: what the server called the network when it last let this peer in.
     #[serde(default)]
     networks: BTreeMap<String, NetworkId>,
+    /// By network label: what its members share, for their LANs.
+    #[serde(default)]
+    lan_secrets: BTreeMap<String, LanSecret>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,9 +256,18 @@ impl Memory {
         self.networks.get(label).copied()
     }
 
-    /// Writes down the id of a network.
-    pub fn set_network(&mut self, label: &str, id: NetworkId) {
+    /// What the members of the network behind a label share, if it is no open one.
+    pub fn lan_secret(&self, label: &str) -> Option<&LanSecret> {
+        self.lan_secrets.get(label)
+    }
+
+    /// Writes down the id of a network and what its members share.
+    pub fn set_network(&mut self, label: &str, id: NetworkId, lan_secret: Option<LanSecret>) {
         self.networks.insert(label.to_owned(), id);
+        match lan_secret {
+            Some(secret) => self.lan_secrets.insert(label.to_owned(), secret),
+            None => self.lan_secrets.remove(label),
+        };
     }
 
     /// Writes down a peer, in place of what was known of the name. A new name beyond
@@ -354,6 +367,7 @@ mod tests {
         assert_eq!(memory, Memory::default());
         let label = network_label("s:1", Some("team"));
         memory.set_server("s:1", PeerKey::from_bytes([9; 32]), Boot(u64::MAX));
+        memory.set_network(&label, NetworkId([1; 16]), Some(LanSecret([2; 32])));
         memory.set_peer(&label, known("bob", 1));
         memory.set_peer(&label, known("小明", 2));
         memory.set_peer(&label, known("bob", 3));
@@ -363,6 +377,11 @@ mod tests {
         assert_eq!(read.server("s:1"), Some((PeerKey::from_bytes([9; 32]), Boot(u64::MAX))));
         assert_eq!(read.peers(&label), [known("bob", 3), known("小明", 2)]);
         assert_eq!(read.peers(&network_label("s:1", None)), [], "another network");
+        assert_eq!(read.lan_secret(&label), Some(&LanSecret([2; 32])));
+        read.set_network(&label, NetworkId([1; 16]), None);
+        assert_eq!(read.lan_secret(&label), None);
+        let mode = fs::metadata(place.path().join(KNOWN_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         assert!(read.forget_peer(&name("bob")) && !read.forget_peer(&name("bob")));
         assert!(read.forget_server("s:1") && !read.forget_server("s:1"));
         assert_eq!(read.peers(&label), [known("小明", 2)]);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Boot, CheckTag, ConnectId, NetworkId, PeerKey, PeerName, RelayChannel};
+use crate::id::{Boot, CheckTag, ConnectId, LanSecret, NetworkId, PeerKey, PeerName, RelayChannel};
 
 /// Longest control message in bytes, either way.
 pub const CONTROL_LEN_MAX: usize = 64 << 10;
@@ -240,6 +240,9 @@ pub struct Registered {
     /// Limits of the open network or a word from the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greeting: Option<String>,
+    /// Seals the beacons of this network on a LAN; absent in an open one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan_secret: Option<LanSecret>,
     /// Where else the server answers Binding requests; absent where it has one port only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stun: Option<StunPorts>,

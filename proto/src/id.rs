@@ -278,6 +278,17 @@ pub struct RelayChannel(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkId(pub [u8; 16]);
 
+/// What the members of one network share, given to each by the server: seals their beacons on a
+/// LAN (SPEC section 15). Text form: 64 lower-case hex digits. Wiped on drop.
+#[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub struct LanSecret(pub [u8; 32]);
+
+impl fmt::Debug for LanSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LanSecret")
+    }
+}
+
 macro_rules! hex_serde {
     ($($name:ident),*) => {$(
         impl Serialize for $name {
@@ -301,7 +312,7 @@ macro_rules! hex_serde {
     )*};
 }
 
-hex_serde!(ConnectId, CheckTag, NetworkId);
+hex_serde!(ConnectId, CheckTag, NetworkId, LanSecret);
 
 #[cfg(test)]
 mod tests {

@@ -108,9 +108,14 @@ impl UnixClock {
         Self { start: now, unix_start: unix_now }
     }
 
+    /// Time since 1970-01-01 UTC at `now`.
+    pub fn unix(&self, now: Instant) -> Duration {
+        self.unix_start + now.saturating_duration_since(self.start)
+    }
+
     /// Seconds since 1970-01-01 UTC at `now`.
     pub fn seconds(&self, now: Instant) -> u64 {
-        (self.unix_start + now.saturating_duration_since(self.start)).as_secs()
+        self.unix(now).as_secs()
     }
 }
 

@@ -7,6 +7,7 @@ mod disk;
 mod folder;
 mod hiding;
 mod json;
+mod lan;
 mod lines;
 mod netcheck;
 mod outage;

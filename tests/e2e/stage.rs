@@ -37,8 +37,14 @@ impl Stage {
 
     /// Starts the server anew at the same address, with the same key.
     pub(crate) fn restart_server(&mut self) {
+        self.restart_server_with(&[]);
+    }
+
+    /// The same with more options.
+    pub(crate) fn restart_server_with(&mut self, more: &[&str]) {
         let address = self.address.to_string();
-        self.server = start_server(&self.home.path().join("server"), &["--listen", &address]).0;
+        let arguments = [&["--listen", &address], more].concat();
+        self.server = start_server(&self.home.path().join("server"), &arguments).0;
     }
 
     /// `peer` as `name`, with its state in the home folder of this stage.

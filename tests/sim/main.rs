@@ -3,9 +3,12 @@
 mod chaos;
 mod first_message;
 mod hiding;
+mod lan;
 mod matrix;
 mod nat;
+mod network;
 mod oracle;
 mod probe;
 mod profile;
+mod steady;
 mod talk;

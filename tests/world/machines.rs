@@ -32,6 +32,9 @@ pub const SERVER_PORT: u16 = 3478;
 /// Its second port.
 const ALT_PORT: u16 = 3479;
 
+/// Where peers speak to everybody on their LAN: SPEC section 15.1, IPv4.
+pub const LAN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 80, 50)), 23_478);
+
 /// What lives on a host.
 pub enum Machine {
     /// A peer.
@@ -118,6 +121,8 @@ pub struct PeerSetup {
     pub keepalive: Duration,
     /// How messages are taken.
     pub pickup: Pickup,
+    /// Its access token, id and secret.
+    pub token: Option<(String, String)>,
     /// Whether peers may learn where it is.
     pub exposure: Exposure,
     /// Decides its key and all its chance.
@@ -223,6 +228,7 @@ pub struct PeerHost {
 struct Memory {
     server: Option<(p2sp_proto::id::PeerKey, p2sp_proto::id::Boot)>,
     network: Option<p2sp_proto::id::NetworkId>,
+    lan_secret: Option<p2sp_proto::id::LanSecret>,
     peers: BTreeMap<PeerName, Known>,
 }
 
@@ -279,6 +285,21 @@ impl PeerHost {
     pub fn set_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         self.setup.addresses = addresses;
         self.announce(now);
+    }
+
+    /// The network changed under the same addresses.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.node.handle_input(node::Input::NetworkChanged, now);
+        self.drain(now);
+    }
+
+    /// A router forwards this address to the peer; answers to which port of the host.
+    pub fn set_mapped(&mut self, external: SocketAddr, now: Instant) -> u16 {
+        let port = self.setup.port;
+        let mapped = node::Mapped { bound: bound(port, false), external };
+        self.node.handle_input(node::Input::Mapped(vec![mapped]), now);
+        self.drain(now);
+        port
     }
 
     /// Sends a text to a peer; answers the handle.
@@ -373,6 +394,14 @@ impl PeerHost {
         }
     }
 
+    /// To everybody in the zone.
+    fn tell_lan(&mut self, datagram: Vec<u8>) {
+        if let Some(ip) = self.setup.addresses.iter().find(|ip| ip.is_ipv4()) {
+            let (source, group) = (SocketAddr::new(*ip, LAN.port()), LAN);
+            self.outbox.push_back(Packet::new(source, group, datagram).with_ttl(Some(1)));
+        }
+    }
+
     fn transmit(&mut self, Transmit { route, payload, ttl }: Transmit) {
         let ipv6 = route.remote.is_ipv6();
         let source = self.setup.addresses.iter().find(|ip| ip.is_ipv6() == ipv6);
@@ -401,9 +430,12 @@ impl PeerHost {
             node::Effect::CloseSockets(closed) => {
                 self.spares.retain(|port| !closed.contains(&bound(*port, false)));
             }
-            node::Effect::RememberServer { key, boot, network } => {
+            node::Effect::Announce { datagram } => self.tell_lan(datagram),
+            node::Effect::RememberServer { key, boot, network, lan_secret } => {
                 self.known.server = Some((key, boot));
-                self.known.network = network.or(self.known.network);
+                if network.is_some() {
+                    (self.known.network, self.known.lan_secret) = (network, lan_secret);
+                }
             }
             node::Effect::RememberPeer(known) => {
                 self.known.peers.insert(known.name.clone(), known);
@@ -445,7 +477,14 @@ impl Actor for PeerHost {
         mut data: Vec<u8>,
         now: Instant,
     ) {
-        if self.process == Process::Halted || !self.has_port(local.port()) {
+        if self.process == Process::Halted {
+            return;
+        }
+        if local == LAN {
+            self.node.handle_input(node::Input::Announced { from, data: &data }, now);
+            return self.drain(now);
+        }
+        if !self.has_port(local.port()) {
             return;
         }
         let route = Route::udp(bound(local.port(), local.is_ipv6()), from);
@@ -491,7 +530,9 @@ fn boot(setup: &PeerSetup, known: &Memory, incarnation: u64, clock: &Clock) -> N
         server_key: known.server.map(|(key, _)| key),
         server_boot: known.server.map(|(_, boot)| boot),
         network: known.network,
-        token: None,
+        lan_secret: known.lan_secret.clone(),
+        discovery: node::Discovery::On,
+        token: setup.token.clone(),
         name: Some(name(&setup.name)),
         keepalive: setup.keepalive,
         known: known.peers.values().cloned().collect(),
@@ -530,7 +571,7 @@ fn translate(event: node::Event) -> Seen {
         node::Event::Path { name, path } => {
             Seen::Path { name: name.to_string(), direct: is_direct(&path) }
         }
-        node::Event::Listing { handle, page } => {
+        node::Event::Listing { handle, page, .. } => {
             let names = page.members.iter().map(|member| member.name.to_string()).collect();
             Seen::Listing { handle: handle.0, names }
         }
@@ -546,6 +587,7 @@ fn translate(event: node::Event) -> Seen {
         | node::Event::Joined(_)
         | node::Event::Left { .. }
         | node::Event::Renamed { .. }
+        | node::Event::Near(_)
         | node::Event::Readable
         | node::Event::Notice { .. }
         | node::Event::Closed => Seen::Other(format!("{event:?}")),
@@ -559,14 +601,23 @@ fn is_direct(path: &PathView) -> bool {
     }
 }
 
+/// What a server is like.
+#[derive(Clone, Debug, Default)]
+pub struct ServerSetup {
+    /// How long another thread takes for a handshake; zero: done at once.
+    pub handshake_time: Duration,
+    /// An address with the same two ports.
+    pub second_ip: Option<IpAddr>,
+    /// Ids and secrets of tokens, each of a network of that name; none: one open network.
+    pub tokens: Vec<(String, String)>,
+}
+
 /// A rendezvous server.
 pub struct ServerHost {
     process: Process,
     seed: u64,
     incarnation: u64,
-    /// How long another thread takes for a handshake; zero: done at once.
-    handshake_time: Duration,
-    second_ip: Option<IpAddr>,
+    setup: ServerSetup,
     hub: Hub,
     routes: Arc<Routes>,
     outbox: VecDeque<Packet>,
@@ -577,20 +628,14 @@ pub struct ServerHost {
 }
 
 impl ServerHost {
-    /// Starts a server with one open network.
-    pub fn start(
-        seed: u64,
-        handshake_time: Duration,
-        second_ip: Option<IpAddr>,
-        clock: &Clock,
-    ) -> Self {
-        let hub = boot_hub(seed, 0, second_ip, clock);
+    /// Starts a server.
+    pub fn start(seed: u64, setup: ServerSetup, clock: &Clock) -> Self {
+        let hub = boot_hub(seed, 0, &setup, clock);
         Self {
             process: Process::Running,
             seed,
             incarnation: 0,
-            handshake_time,
-            second_ip,
+            setup,
             routes: hub.routes(),
             hub,
             outbox: VecDeque::new(),
@@ -610,7 +655,7 @@ impl ServerHost {
     pub fn restart(&mut self, clock: &Clock) {
         self.process = Process::Running;
         self.incarnation += 1;
-        self.hub = boot_hub(self.seed, self.incarnation, self.second_ip, clock);
+        self.hub = boot_hub(self.seed, self.incarnation, &self.setup, clock);
         self.routes = self.hub.routes();
         self.outbox.clear();
         self.jobs.clear();
@@ -644,10 +689,10 @@ impl ServerHost {
 
     fn compute(&mut self, job: hub::HandshakeJob, now: Instant) {
         let done = job.run();
-        if self.handshake_time.is_zero() {
+        if self.setup.handshake_time.is_zero() {
             self.hub.handle_input(hub::Input::HandshakeDone(done), now);
         } else {
-            self.jobs.push_back((now + self.handshake_time, done));
+            self.jobs.push_back((now + self.setup.handshake_time, done));
         }
     }
 
@@ -705,16 +750,21 @@ impl Actor for ServerHost {
     }
 }
 
-fn boot_hub(seed: u64, incarnation: u64, second_ip: Option<IpAddr>, clock: &Clock) -> Hub {
+fn boot_hub(seed: u64, incarnation: u64, setup: &ServerSetup, clock: &Clock) -> Hub {
+    let token = |(id, secret): &(String, String)| hub::AccessToken {
+        id: id.clone(),
+        secret: secret.clone(),
+        network: id.clone(),
+    };
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     let config = hub::Config {
         static_key: StaticKey::generate(&mut rng),
         reset_key: seed_from(&mut rng),
-        tokens: Vec::new(),
+        tokens: setup.tokens.iter().map(token).collect(),
         expire_intervals: 3,
         broadcast_max: 256,
         aes: false,
-        places: places(second_ip),
+        places: places(setup.second_ip),
         limits: hub::Limits::with_tokens(),
     };
     let mut chance = ChaCha12Rng::seed_from_u64(seed ^ (incarnation + 1) << 48);

@@ -68,6 +68,7 @@ pub(crate) const fn family(payload: &[u8]) -> &'static str {
         0x0B => "reset",
         0x0C => "stale",
         0x0D => "versions",
+        0x0E => "beacon",
         _ => "other",
     }
 }

@@ -141,7 +141,9 @@ impl<'a> Chat<'a> {
                 }
                 None
             }
-            Report::Joined { name, .. } | Report::Message { from: name, .. } => {
+            Report::Joined { name, .. }
+            | Report::Near { name, .. }
+            | Report::Message { from: name, .. } => {
                 self.terminal.learn(name.as_str());
                 None
             }
@@ -191,7 +193,7 @@ impl<'a> Chat<'a> {
     fn on_outcome(&mut self, outcome: &Outcome) -> Result<(), Failure> {
         self.undelivered |= outcome.code != exit::DONE;
         for report in &outcome.reports {
-            if let Report::List { members } = report {
+            if let Report::List { members, .. } = report {
                 members.iter().for_each(|member| self.terminal.learn(member.name.as_str()));
             }
             self.print(report)?;

@@ -83,6 +83,9 @@ struct Options {
     /// Use this local address, with or without a port
     #[arg(long, global = true, value_name = "ADDR", value_parser = parse_bind)]
     bind: Option<SocketAddr>,
+    /// Do not look for members of the network on the LAN
+    #[arg(long, global = true)]
+    no_lan: bool,
     /// Ask no router to forward ports to this peer
     #[arg(long, global = true)]
     no_port_mapping: bool,
@@ -285,6 +288,9 @@ impl Options {
         }
         if let Some(address) = self.bind {
             builder = builder.bind(address);
+        }
+        if self.no_lan {
+            builder = builder.no_lan();
         }
         if self.relay_only {
             builder = builder.relay_only();

@@ -8,7 +8,7 @@ use super::output::render;
 use super::terminal::print_plain;
 use super::{Failure, Options};
 use crate::report::{Report, Request, exit, server_key_changed};
-use crate::{PeerName, Rendezvous, Unregistered};
+use crate::{PeerName, Registration, Rendezvous, Unregistered};
 
 /// Carries out one request and returns the exit code.
 pub(super) async fn run(options: &Options, request: Request) -> Result<u8, Failure> {
@@ -24,12 +24,21 @@ async fn run_to_end(options: &Options, request: Request) -> Result<u8, Failure> 
         (None, Request::Trust { who }) => return forget_key(options, who).await,
         (None, _) => Backend::open(options, Receiving::No).await?,
     };
-    let code = match wait_registered(&backend, options).await? {
-        Ready::Yes => carry_out(&mut backend, options, request).await?,
-        Ready::No => {
-            complain(options, format!("no answer from {}", server(options)));
-            exit::UNREACHABLE
+    let patience = Instant::now() + options.connect_timeout();
+    let code = match wait_ready(&mut backend, options, &request, patience).await? {
+        Ready::Yes => {
+            let deadline = Instant::now() + options.linger();
+            let code = carry_out(&mut backend, options, request, deadline).await?;
+            code.unwrap_or_else(|| {
+                complain(options, format!("not done within {} s", options.linger().as_secs()));
+                exit::UNDELIVERED
+            })
         }
+        Ready::OnLan => {
+            let code = carry_out(&mut backend, options, request, patience).await?;
+            code.unwrap_or_else(|| unreachable(options))
+        }
+        Ready::No => unreachable(options),
     };
     backend.close().await;
     Ok(code)
@@ -37,34 +46,56 @@ async fn run_to_end(options: &Options, request: Request) -> Result<u8, Failure> 
 
 enum Ready {
     Yes,
+    /// The server is silent; the recipient of a message may be on the LAN.
+    OnLan,
     No,
 }
 
-async fn wait_registered(backend: &Backend, options: &Options) -> Result<Ready, Failure> {
-    let Some(peer) = backend.own() else { return Ok(Ready::Yes) };
-    let deadline = Instant::now() + options.connect_timeout();
-    match timeout_at(deadline, peer.registered()).await {
-        Err(_) => Ok(Ready::No),
-        Ok(Ok(_)) => Ok(Ready::Yes),
-        Ok(Err(Unregistered::Refused(problem))) => {
+async fn wait_ready(
+    backend: &mut Backend,
+    options: &Options,
+    request: &Request,
+    deadline: Instant,
+) -> Result<Ready, Failure> {
+    let Some(link) = backend.own().map(|peer| peer.link().clone()) else { return Ok(Ready::Yes) };
+    tokio::select! {
+        biased;
+        registered = timeout_at(deadline, link.registered()) => match registered {
+            Ok(registered) => judge(registered, options).map(|()| Ready::Yes),
+            Err(_) => Ok(Ready::No),
+        },
+        () = silence(backend), if matches!(request, Request::Send { .. }) => Ok(Ready::OnLan),
+    }
+}
+
+/// Waits until the server is known to be silent.
+async fn silence(backend: &mut Backend) {
+    while !matches!(backend.next().await, Update::Report(Report::Silent { .. }) | Update::Ended) {}
+}
+
+fn judge(registered: Result<Registration, Unregistered>, options: &Options) -> Result<(), Failure> {
+    match registered {
+        Ok(_) => Ok(()),
+        Err(Unregistered::Refused(problem)) => {
             Err(Failure { code: exit::REFUSED, number: problem.code, text: problem.text })
         }
-        Ok(Err(Unregistered::KeyChanged { expected, found })) => {
+        Err(Unregistered::KeyChanged { expected, found }) => {
             let server = server(options);
             let remedy = options.trust_command(&server);
             let text = server_key_changed(&server, &expected, &found, &remedy);
             Err(Failure { code: exit::REFUSED, number: code::CONFLICT, text })
         }
-        Ok(Err(error @ Unregistered::Closed)) => Err(Failure::failed(error.to_string())),
+        Err(error @ Unregistered::Closed) => Err(Failure::failed(error.to_string())),
     }
 }
 
+/// `None`: there was no outcome in time.
 async fn carry_out(
     backend: &mut Backend,
     options: &Options,
     request: Request,
-) -> Result<u8, Failure> {
-    let deadline = Instant::now() + options.linger();
+    deadline: Instant,
+) -> Result<Option<u8>, Failure> {
     backend.ask(request).await?;
     loop {
         match timeout_at(deadline, backend.next()).await {
@@ -78,13 +109,10 @@ async fn carry_out(
                 for report in &outcome.reports {
                     print(options, report)?;
                 }
-                return Ok(outcome.code);
+                return Ok(Some(outcome.code));
             }
             Ok(Update::Ended) => return Err(Failure::failed("the peer ended before it answered")),
-            Err(_) => {
-                complain(options, format!("not done within {} s", options.linger().as_secs()));
-                return Ok(exit::UNDELIVERED);
-            }
+            Err(_) => return Ok(None),
         }
     }
 }
@@ -121,6 +149,11 @@ fn print(options: &Options, report: &Report) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.map_err(|error| Failure::failed(format!("cannot print: {error}"))),
     }
+}
+
+fn unreachable(options: &Options) -> u8 {
+    complain(options, format!("no answer from {}", server(options)));
+    exit::UNREACHABLE
 }
 
 fn complain(options: &Options, text: String) {

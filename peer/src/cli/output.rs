@@ -8,7 +8,9 @@ use p2sp_proto::time::span;
 use p2sp_proto::traversal::nat::Profile;
 
 use super::netcheck;
-use crate::report::{Answered, Explained, Kind, Listed, Path, PathKind, Report, To, Tried};
+use crate::report::{
+    Answered, Explained, Kind, ListScope, Listed, Path, PathKind, Report, To, Tried,
+};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,9 @@ fn text(report: &Report) -> String {
         Report::Joined { name, address, .. } => {
             format!("* {name} is here ({})", address_text(*address))
         }
+        Report::Near { name, address, .. } => {
+            format!("* {name} is on this network ({})", address_text(*address))
+        }
         Report::Left { name, reason } => format!("* {name} {}", left(*reason)),
         Report::Renamed { from, to } => format!("* {from} is now {to}"),
         Report::Message { from, to: To::Everybody, text, .. } => format!("{from}: {}", clean(text)),
@@ -67,7 +72,7 @@ fn text(report: &Report) -> String {
             format!("* operator to everybody: {}", clean(text))
         }
         Report::Notice { text, everybody: false } => format!("* operator to you: {}", clean(text)),
-        Report::List { members } => list(members),
+        Report::List { members, scope } => list(members, *scope),
         Report::Whoami { .. } => whoami(report),
         Report::Why(explained) => why(explained),
         Report::Netcheck(checked) => netcheck::text(checked),
@@ -129,8 +134,11 @@ fn whoami(report: &Report) -> String {
     )
 }
 
-fn list(members: &[Listed]) -> String {
-    let mut text = format!("* {} here", members.len());
+fn list(members: &[Listed], scope: ListScope) -> String {
+    let mut text = match scope {
+        ListScope::Network => format!("* {} here", members.len()),
+        ListScope::Lan => format!("* no answer from the server; {} on this network", members.len()),
+    };
     for Listed { name, key, address, since } in members {
         let here = for_how_long(*since);
         let (address, key) = (address_text(*address), key.fingerprint());
@@ -312,7 +320,7 @@ mod tests {
             result,
             rtt_ms,
         };
-        let report = Report::Why(Explained {
+        let report = Report::Why(Box::new(Explained {
             name: PeerName::new("bob").unwrap(),
             key: PeerKey::from_bytes([1; 32]),
             path: Path { kind: PathKind::Relay, address: None, rtt_ms: Some(20.0) },
@@ -329,7 +337,7 @@ mod tests {
                 hairpin: Field::Known { value: Hairpin::Works, samples: 1 },
                 ..Profile::default()
             }),
-        });
+        }));
         assert_eq!(
             render(&report, Format::Text),
             "* bob: through the relay, 20.0 ms for 0 s; relayed: so it is\n    \

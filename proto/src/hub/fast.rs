@@ -49,6 +49,7 @@ impl Fast {
             | Family::Reset
             | Family::Stale
             | Family::Versions
+            | Family::Beacon
             | Family::Other => look.drop(Count::DroppedOther),
         }
     }

@@ -17,6 +17,7 @@ use crate::control::{
 };
 use crate::id::{PeerKey, PeerName, Token};
 use crate::io::Route;
+use crate::session::lan_secret;
 use crate::wire::frame::CANDIDATES_MAX;
 
 /// Longest keepalive interval a peer may state, in seconds.
@@ -237,6 +238,8 @@ impl Hub {
                 limits.relay_bytes_per_second / 1024
             )
         });
+        let closed = !self.config.tokens.is_empty();
+        let lan_secret = closed.then(|| lan_secret(&self.config.reset_key, &network.id));
         Registered {
             name,
             observed: route.remote,
@@ -245,6 +248,7 @@ impl Hub {
             expires: u32::try_from(patience).unwrap_or(u32::MAX),
             broadcast_max: self.config.broadcast_max,
             greeting,
+            lan_secret,
             stun: self.stun_ports(route.local),
         }
     }

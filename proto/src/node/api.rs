@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::control::{Exposure, LeaveReason, Member, Page, Problem};
-use crate::id::{Boot, Channel, Epoch, NetworkId, PeerKey, PeerName, Sequence};
+use crate::id::{Boot, Channel, Epoch, LanSecret, NetworkId, PeerKey, PeerName, Sequence};
 use crate::io::{Route, Transmit};
 use crate::session::StaticKey;
 use crate::traversal::nat::Profile;
@@ -23,6 +23,11 @@ pub struct Config {
     pub server_boot: Option<Boot>,
     /// The network of the last registration; lets the first flight speak to peers.
     pub network: Option<NetworkId>,
+    /// The network's secret for its LANs, from the last registration; lets members find each
+    /// other while the server is away.
+    pub lan_secret: Option<LanSecret>,
+    /// Whether to look for members on the LAN.
+    pub discovery: Discovery,
     /// Access token: its id and its secret.
     pub token: Option<(String, String)>,
     /// The name to register; `None` waits for [`Command::Register`].
@@ -39,6 +44,17 @@ pub struct Config {
     pub delivery_timeout: Option<Duration>,
     /// Whether peers may learn where this one is. A hidden node speaks with its server alone.
     pub exposure: Exposure,
+}
+
+/// Whether a peer shows itself to, and looks for, other members of its network on its LAN. In an
+/// open network nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// Beacons are sent and heard.
+    #[default]
+    On,
+    /// Neither.
+    Off,
 }
 
 /// What becomes of a name at good bye.
@@ -91,6 +107,14 @@ pub enum Input<'a> {
         route: Route,
         /// The UDP payload.
         data: &'a mut [u8],
+    },
+    /// A datagram that was sent to everybody on the LAN, as [`Effect::Announce`] asks the shells
+    /// of other peers to do.
+    Announced {
+        /// Where from.
+        from: SocketAddr,
+        /// The UDP payload.
+        data: &'a [u8],
     },
     /// The sockets: at start, and after every change of interfaces.
     Sockets(Vec<LocalSocket>),
@@ -247,6 +271,12 @@ pub enum Effect {
     /// Close sockets that [`Effect::OpenSockets`] opened, by their bound addresses. What waits
     /// to leave through them may be dropped.
     CloseSockets(Vec<SocketAddr>),
+    /// Send this datagram to everybody on every link of the host (SPEC section 15.1), and from
+    /// now on hear what others send there: [`Input::Announced`].
+    Announce {
+        /// The UDP payload.
+        datagram: Vec<u8>,
+    },
     /// Keep what is known of the server.
     RememberServer {
         /// Its key.
@@ -255,6 +285,8 @@ pub enum Effect {
         boot: Boot,
         /// The network it put this peer into, once registered.
         network: Option<NetworkId>,
+        /// With it, the network's secret for its LANs, if it has one.
+        lan_secret: Option<LanSecret>,
     },
     /// Keep a peer's key and boot, replacing an older entry of the name.
     RememberPeer(Known),
@@ -317,6 +349,8 @@ pub enum Event {
         /// The new one.
         to: PeerName,
     },
+    /// The server is silent, and this member is on the LAN: it can be written to.
+    Near(Member),
     /// There is something for `poll_message`.
     Readable,
     /// A message arrived at its recipient.
@@ -351,11 +385,12 @@ pub enum Event {
         /// The path now.
         path: PathView,
     },
-    /// Answer to [`Command::List`]: all members known to the server, one page each; the last
-    /// has no `next`.
+    /// Answer to [`Command::List`], a page each; the last has no `next`.
     Listing {
         /// The command's.
         handle: Handle,
+        /// Who is in it.
+        scope: Scope,
         /// The page.
         page: Page,
     },
@@ -368,6 +403,15 @@ pub enum Event {
     },
     /// Good bye was said; nothing follows.
     Closed,
+}
+
+/// Whom a list holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All present members, as the server knows them.
+    Network,
+    /// The server is silent: the members on the LAN.
+    Lan,
 }
 
 /// What a registration brought.

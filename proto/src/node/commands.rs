@@ -84,6 +84,9 @@ impl Node {
         if self.listings.len() >= WAITING_MAX {
             return self.fail(handle, None, too_many());
         }
+        if self.server.is_silent() && self.lan.is_on() {
+            return self.list_neighbours(handle, now);
+        }
         self.listings.push_back(handle);
         if self.registered.is_some() {
             let asked = Asked::List(Purpose::Person(handle));
@@ -157,6 +160,7 @@ impl Node {
         if self.name_keeping == NameKeeping::GiveUp {
             self.server.ask(Operation::Unregister, Asked::Other, now);
         }
+        self.lan.leave(&mut self.core, now);
         self.server.close(now);
         self.phase = Phase::Closing { copies: 2, next: now + Duration::from_millis(50) };
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -84,6 +84,11 @@ impl Core {
             owners: BTreeMap::new(),
             early_counters: BTreeMap::new(),
         }
+    }
+
+    /// The wall clock.
+    pub(super) fn unix(&self, now: Instant) -> Duration {
+        self.clock.unix(now)
     }
 
     /// A receiver id that is not in use, now owned by `owner`.
@@ -216,7 +221,11 @@ impl Core {
     }
 
     pub(super) fn transmit(&mut self, route: Route, payload: Vec<u8>) {
-        self.outputs.push_back(Output::Transmit(Transmit::new(route, payload)));
+        self.send(Transmit::new(route, payload));
+    }
+
+    pub(super) fn send(&mut self, transmit: Transmit) {
+        self.outputs.push_back(Output::Transmit(transmit));
     }
 
     pub(super) fn event(&mut self, event: Event) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{Effect, Event, Finality, Registration};
+use super::api::{Effect, Event, Finality, Registration, Scope};
 use super::directory::Coverage;
 use super::server_link::{self, Asked, FirstContact, Proof};
 use super::{Node, Purpose, Registered};
@@ -26,7 +26,7 @@ impl Node {
                 }
                 server_link::Notice::Event(event) => self.handle_server_event(event, now),
                 server_link::Notice::Observed(address) => self.observed(address, now),
-                server_link::Notice::Silent => self.core.event(Event::ServerSilent),
+                server_link::Notice::Silent => self.server_silent(now),
                 server_link::Notice::Closed(code, reason) => self.server_closed(code, reason),
                 server_link::Notice::OtherVersions(spoken) => {
                     let text = format!(
@@ -55,6 +55,22 @@ impl Node {
         for (key, link) in &mut self.links {
             link.drop_relay();
             self.touched.insert(*key);
+        }
+    }
+
+    /// Until the server is back there are the members on the LAN.
+    fn server_silent(&mut self, now: Instant) {
+        self.core.event(Event::ServerSilent);
+        for member in self.lan.members(now) {
+            self.core.event(Event::Near(member));
+        }
+        if self.lan.is_on() {
+            for handle in std::mem::take(&mut self.listings) {
+                self.list_neighbours(handle, now);
+            }
+        }
+        for (id, _) in self.outbox.unresolved() {
+            self.resolve(id, now);
         }
     }
 
@@ -94,6 +110,9 @@ impl Node {
             }
             (Asked::Lookup(recipient), Outcome::Error(problem)) => {
                 self.asking.remove(&recipient);
+                if let Some(member) = self.near(&recipient, now) {
+                    return self.handle_found_near(&recipient, &member, now);
+                }
                 self.handle_not_found(&recipient, &problem, now);
             }
             (Asked::List(purpose), Outcome::Ok(Answer::Page(page))) => {
@@ -125,7 +144,9 @@ impl Node {
         self.core.network = answer.network_id;
         let Some((server_key, boot)) = self.server.identity() else { return };
         let network = Some(answer.network_id);
-        self.core.effect(Effect::RememberServer { key: server_key, boot, network });
+        let lan_secret = answer.lan_secret.clone();
+        self.core.effect(Effect::RememberServer { key: server_key, boot, network, lan_secret });
+        self.lan.set_secret(answer.lan_secret);
         let renamed = self.registered.is_some();
         self.registered = Some(Registered {
             name: answer.name.clone(),
@@ -237,7 +258,7 @@ impl Node {
                 if next.is_none() {
                     self.listings.retain(|listing| *listing != handle);
                 }
-                self.core.event(Event::Listing { handle, page });
+                self.core.event(Event::Listing { handle, scope: Scope::Network, page });
             }
         }
         if next.is_some() {

@@ -27,6 +27,10 @@ impl Node {
             let text = "that is this peer itself; a message needs somebody else".to_owned();
             return self.fail_entry(id, Problem { code: code::BAD_REQUEST, text }, now);
         }
+        // What a silent server told is old: the peer may be another process since.
+        if self.server.is_silent() && self.resolve_here(&recipient, now) {
+            return;
+        }
         let member = match &recipient {
             Recipient::Name(name) => self.directory.member(name),
             Recipient::Address(address) => self.directory.observed_at(*address),
@@ -34,17 +38,7 @@ impl Node {
         if let Some(member) = member.cloned() {
             return self.handle_found(&recipient, &member, now);
         }
-        let talking = match &recipient {
-            Recipient::Name(name) => {
-                self.links.values().find(|link| link.name == *name && link.has_session())
-            }
-            Recipient::Address(_) => None,
-        };
-        if let Some(key) = talking.map(|link| link.key) {
-            // The server may be away; the conversation is not.
-            return self.for_each_unresolved(&recipient, |node, id| node.queue(id, key, now));
-        }
-        if self.registered.is_none() {
+        if self.resolve_here(&recipient, now) || self.registered.is_none() {
             return;
         }
         if self.knows_of_all(&recipient) {
@@ -58,6 +52,21 @@ impl Node {
             };
             self.server.ask(Operation::Lookup { who }, Asked::Lookup(recipient), now);
         }
+    }
+
+    /// Without the server's word: by a conversation that goes on, or on the LAN.
+    fn resolve_here(&mut self, recipient: &Recipient, now: Instant) -> bool {
+        let Recipient::Name(name) = recipient else { return false };
+        let talking = self.links.values().find(|link| link.name == *name && link.has_session());
+        if let Some(key) = talking.map(|link| link.key) {
+            self.for_each_unresolved(recipient, |node, id| node.queue(id, key, now));
+            return true;
+        }
+        let near = self.near(recipient, now);
+        if let Some(member) = &near {
+            self.handle_found_near(recipient, member, now);
+        }
+        near.is_some()
     }
 
     /// Whether whom the directory does not name is not there. Who hides is told no addresses.
@@ -92,7 +101,11 @@ impl Node {
         self.for_each_unresolved(recipient, |node, id| node.fail_entry(id, problem.clone(), now));
     }
 
-    fn for_each_unresolved(&mut self, recipient: &Recipient, mut act: impl FnMut(&mut Self, u64)) {
+    pub(super) fn for_each_unresolved(
+        &mut self,
+        recipient: &Recipient,
+        mut act: impl FnMut(&mut Self, u64),
+    ) {
         for (id, to) in self.outbox.unresolved() {
             if to == *recipient {
                 act(self, id);
@@ -115,8 +128,11 @@ impl Node {
     /// The whole network is known for the first time: what was meant for peers that are not in
     /// it fails. After a restart of the server they may still be on their way back.
     pub(super) fn fail_absent(&mut self, now: Instant) {
-        let absent =
-            |link: &&PeerLink| !link.has_session() && self.directory.member(&link.name).is_none();
+        let absent = |link: &&PeerLink| {
+            !link.has_session()
+                && self.directory.member(&link.name).is_none()
+                && self.lan.neighbour(&link.key, now).is_none()
+        };
         let keys: Vec<PeerKey> = self.links.values().filter(absent).map(|link| link.key).collect();
         for key in keys {
             for id in self.outbox.waiting_for(key) {
@@ -164,7 +180,7 @@ impl Node {
     }
 
     /// Makes or updates the link to a peer, unless all links are busy.
-    fn link_to(&mut self, member: &Member, now: Instant) -> Result<(), Problem> {
+    pub(super) fn link_to(&mut self, member: &Member, now: Instant) -> Result<(), Problem> {
         if !self.links.contains_key(&member.key) && self.links.len() >= LINKS_MAX {
             self.make_room(now);
             if self.links.len() >= LINKS_MAX {
@@ -202,7 +218,7 @@ impl Node {
     }
 
     /// Puts a message into the conversation, behind those that wait for room already.
-    fn queue(&mut self, id: u64, key: PeerKey, now: Instant) {
+    pub(super) fn queue(&mut self, id: u64, key: PeerKey, now: Instant) {
         if self.outbox.backlog(key).next().is_some_and(|first| first != id) {
             return self.outbox.mark_backlog(id, key);
         }

@@ -17,6 +17,8 @@ mod core;
 mod directory;
 mod from_server;
 mod introduce;
+mod lan;
+mod neighbours;
 mod netcheck;
 mod outbox;
 mod peer_link;
@@ -35,14 +37,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::api::{
-    Audience, Command, Config, Deadline, Effect, Event, Finality, Handle, Incoming, Input, Known,
-    LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient, Registration,
-    SocketUse, Whoami,
+    Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Handle, Incoming,
+    Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient,
+    Registration, Scope, SocketUse, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
-pub use self::netcheck::{Measuring, Netcheck, Outlook, Way};
+use self::lan::Lan;
+pub use self::netcheck::{LanSearch, Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
@@ -91,6 +94,7 @@ pub struct Node {
     /// Messages to everybody that wait until everybody is known.
     waiting_for_list: VecDeque<(Handle, Bytes)>,
     listings: VecDeque<Handle>,
+    lan: Lan,
     spares: Spares,
     other_family: OtherFamily,
     profiler: Profiler,
@@ -146,8 +150,15 @@ impl Node {
     pub fn new(config: Config, seed: [u8; 32], now: Instant, unix_now: Duration) -> Self {
         let clock = UnixClock::new(now, unix_now);
         let server = ServerLink::new(&config);
+        let mut core =
+            Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock));
+        let discovery = match config.exposure {
+            Exposure::Open => config.discovery,
+            Exposure::Hidden => Discovery::Off,
+        };
+        let lan = Lan::new(discovery, config.lan_secret, &mut core, now);
         let mut node = Self {
-            core: Core::new(config.static_key, config.aes, config.exposure, seed, (now, clock)),
+            core,
             server,
             registered: None,
             registrations: 0,
@@ -163,6 +174,7 @@ impl Node {
             ask_again: None,
             waiting_for_list: VecDeque::new(),
             listings: VecDeque::new(),
+            lan,
             spares: Spares::new(now),
             other_family: OtherFamily::new(now),
             profiler: Profiler::new(now),
@@ -187,6 +199,7 @@ impl Node {
         let now = self.advance(now);
         match input {
             Input::Datagram { route, data } => self.handle_datagram(route, data, now),
+            Input::Announced { from, data } => self.handle_beacon(from, data, now),
             Input::Sockets(sockets) => self.handle_sockets(sockets, now),
             Input::NetworkChanged => self.network_changed(now),
             Input::Mapped(mapped) => self.handle_mapped(mapped, now),
@@ -232,6 +245,7 @@ impl Node {
         next = earliest(next, self.ask_again.map(|at| (at, "ask again")));
         next = earliest(next, self.outbox.next_deadline().map(|at| (at, "delivery")));
         next = earliest(next, self.spares.poll_timeout());
+        next = earliest(next, self.lan.next_beacon().map(|at| (at, "beacon")));
         let other = self.server.other_family(&self.core);
         next = earliest(next, self.other_family.poll_timeout(other));
         next = earliest(next, self.profiler.poll_timeout());
@@ -310,6 +324,7 @@ impl Node {
             mapped: self.core.mapped().collect(),
             nat,
             measuring,
+            lan: self.lan.search(),
             exposure: self.core.exposure,
         }
     }
@@ -394,6 +409,7 @@ impl Node {
             Family::Retry | Family::Reset | Family::Stale | Family::Versions => {
                 self.handle_from_server(route, data, now);
             }
+            Family::Beacon => self.handle_beacon(route.remote, data, now),
             Family::HandshakeFinish | Family::Other => {}
         }
     }
@@ -469,6 +485,7 @@ impl Node {
                 return;
             }
         }
+        self.handle_check_on_lan(route, data, now);
     }
 
     /// The server's IPv4 address, whichever family the session uses.
@@ -533,6 +550,7 @@ impl Node {
     fn network_changed(&mut self, now: Instant) {
         self.server.network_changed(&mut self.core, now);
         self.other_family.restart(now);
+        self.lan.restart();
         self.profiler.restart(&mut self.core, now);
         for (key, link) in &mut self.links {
             link.restart(now);
@@ -585,8 +603,11 @@ impl Node {
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();
+            self.meet_if_near(key, now);
             if let Some(link) = self.links.get_mut(&key) {
-                if link.wants_session() && self.directory.member(&link.name).is_some() {
+                let present = self.directory.member(&link.name).is_some()
+                    || self.lan.neighbour(&key, now).is_some();
+                if link.wants_session() && present {
                     link.connect(&mut self.core, now);
                 }
                 link.flush(via, &mut notices, &mut self.core, now);
@@ -600,6 +621,8 @@ impl Node {
         self.spares.advance(server, &mut self.core, now);
         let other = self.server.other_family(&self.core);
         self.other_family.advance(other, &mut self.core, now);
+        let name = self.announced_name();
+        self.lan.advance(name, &mut self.core, now);
         self.server.flush(&mut self.core, now);
     }
 

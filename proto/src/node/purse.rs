@@ -1,9 +1,9 @@
-//! How much is sent to addresses that only a peer vouches for: they may be those of somebody
-//! who has nothing to do with it (SPEC section 13).
+//! How much is done on the word of somebody who may not mean it: checks sent to addresses that
+//! only a peer vouches for, work for beacons of a LAN (SPEC section 13).
 
 use std::time::{Duration, Instant};
 
-/// So many checks at once, and one more in every `pace`.
+/// So much at once, and one more in every `pace`.
 pub(super) struct Purse {
     size: u32,
     pace: Duration,
@@ -24,7 +24,17 @@ impl Purse {
         Self { size: 8192, pace: Duration::from_millis(10), full_at: now }
     }
 
-    /// Takes one check; false when there is none left.
+    /// For beacons opened, and strangers' checks verified: more than a full LAN sends.
+    pub(super) const fn of_beacons(now: Instant) -> Self {
+        Self { size: 256, pace: Duration::from_millis(4), full_at: now }
+    }
+
+    /// For beacons answered; who got no answer hears the next beacon.
+    pub(super) const fn of_answers(now: Instant) -> Self {
+        Self { size: 32, pace: Duration::from_millis(30), full_at: now }
+    }
+
+    /// Takes one; false when there is none left.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let next = self.full_at.max(now) + self.pace;
         let within = next <= now + self.pace * self.size;

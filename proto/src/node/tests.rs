@@ -12,6 +12,8 @@ use std::sync::Arc;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
+mod lan;
+
 use super::spare::SPARES_MAX;
 use super::*;
 use crate::control::{Exposure, LeaveReason};
@@ -24,6 +26,9 @@ const SERVER: &str = "192.0.2.1:3478";
 /// Of the first socket of every host; those of spares follow.
 const PORT: u16 = 4000;
 const SERVER_V6: &str = "[2001:db8::1]:3478";
+/// Stands for the addresses of SPEC section 15.1.
+const EVERYBODY: SocketAddr =
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(239, 255, 80, 50)), 23_478);
 const ONE_WAY: Duration = Duration::from_millis(20);
 
 /// Everything in flight, and all machines.
@@ -66,6 +71,8 @@ fn config(n: u8, name: &str) -> Config {
         server_key: None,
         server_boot: None,
         network: None,
+        lan_secret: None,
+        discovery: Discovery::On,
         token: None,
         name: Some(name.parse().unwrap()),
         keepalive: second(15),
@@ -222,6 +229,9 @@ impl Net {
                     let bound = (0..count).map(open).collect();
                     host.node.handle_input(Input::Opened { usage, bound }, now);
                 }
+                Some(Output::Effect(Effect::Announce { datagram })) => {
+                    self.fly(Transmit::new(Route::udp(at, EVERYBODY), datagram));
+                }
                 Some(Output::Effect(effect)) => host.effects.push(effect),
                 None => {
                     let Some(message) = host.node.poll_message(now) else { return };
@@ -273,12 +283,24 @@ impl Net {
     }
 
     fn deliver(&mut self, mut transmit: Transmit) {
+        if transmit.route.remote == EVERYBODY {
+            return self.announce(&transmit);
+        }
         let route = Route::udp(transmit.route.remote, transmit.route.local);
         let (data, now) = (&mut transmit.payload, self.now);
         if is_server(route.local) {
             self.serve(route, data);
         } else if let Some(host) = self.owner_of(route.local) {
             host.node.handle_input(Input::Datagram { route, data }, now);
+        }
+        self.drain();
+    }
+
+    /// The hosts are on one LAN.
+    fn announce(&mut self, transmit: &Transmit) {
+        let (from, data, now) = (transmit.route.local, &transmit.payload, self.now);
+        for (_, host) in self.nodes.iter_mut().filter(|(at, _)| **at != from) {
+            host.node.handle_input(Input::Announced { from, data }, now);
         }
         self.drain();
     }
@@ -419,12 +441,15 @@ fn left_behind(net: &mut Net, n: u8, name: &str) -> Config {
     let mut again = config(n, name);
     for effect in std::mem::take(&mut net.host(n).effects) {
         match effect {
-            Effect::RememberServer { key, boot, network } => {
+            Effect::RememberServer { key, boot, network, lan_secret } => {
                 (again.server_key, again.server_boot) = (Some(key), Some(boot));
-                again.network = network;
+                (again.network, again.lan_secret) = (network, lan_secret);
             }
             Effect::RememberPeer(known) => net.known.push(known),
-            Effect::Resolve | Effect::OpenSockets { .. } | Effect::CloseSockets(_) => {}
+            Effect::Resolve
+            | Effect::OpenSockets { .. }
+            | Effect::CloseSockets(_)
+            | Effect::Announce { .. } => {}
         }
     }
     again.known = net.known.clone();
@@ -700,13 +725,56 @@ fn a_late_packet_of_an_old_path_does_not_bring_it_back() {
     net.run(second(10));
     net.send(c, 7, dname, "again");
     net.run(second(2));
+    let preferred = |net: &mut Net| {
+        let line = net.host(d).node.diagnose().swap_remove(0);
+        line.split("prefers ").nth(1).map(|rest| rest[..9].to_owned())
+    };
+    let before = preferred(&mut net);
+    assert!(before.as_ref().is_some_and(|path| ["PathId(3)", "PathId(4)"].contains(&&**path)));
     net.flying.push((net.now + ONE_WAY, held));
     net.run(Duration::from_millis(100));
-    assert!(
-        net.host(d).node.diagnose()[0].contains("prefers PathId(2)"),
-        "{:?}",
-        net.host(d).node.diagnose()
-    );
+    assert_eq!(preferred(&mut net), before);
+}
+
+#[test]
+fn path_ids_that_run_out_make_a_new_session() {
+    let mut net = Net::of_two();
+    for n in 1..=140 {
+        net.drops = between_peers;
+        net.send(1, 2 * n, "bob", &format!("cut {n}"));
+        net.send(2, 2 * n, "alice", &format!("cut {n}"));
+        net.run(second(8));
+        net.drops = |_| false;
+        net.send(1, 2 * n + 1, "bob", &format!("whole {n}"));
+        net.run(second(5));
+        let line = net.host(1).node.diagnose().swap_remove(0);
+        assert!(!line.contains("prefers PathId(0)"), "after {n} cuts: {line}");
+    }
+}
+
+#[test]
+fn a_direct_path_is_looked_for_as_long_as_the_pair_talks() {
+    let mut net = Net::of_two();
+    net.drops = between_peers;
+    let checks = |net: &mut Net, time| {
+        net.seen.clear();
+        net.run(time);
+        net.seen.iter().filter(|seen| seen.contains(" Stun ")).count()
+    };
+    for n in 1..=60 {
+        net.send(1, n, "bob", &format!("message {n}"));
+        net.run(second(60));
+    }
+    net.send(1, 61, "bob", "the last");
+    let talking = checks(&mut net, second(290));
+    assert!((2..=40).contains(&talking), "{talking} checks in five minutes");
+    net.run(second(30));
+    assert_eq!(checks(&mut net, second(400)), 0, "nobody talks");
+    net.drops = |_| false;
+    net.send(1, 62, "bob", "again");
+    net.run(second(3));
+    let line = net.host(1).node.diagnose().swap_remove(0);
+    assert!(!line.contains("prefers PathId(0)"), "{line}");
 }
 
 #[test]

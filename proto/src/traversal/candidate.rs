@@ -10,6 +10,8 @@ use crate::wire::stun::canonical;
 pub(super) const SOCKETS_MAX: usize = 8;
 /// Between two sets of the peer's candidates.
 const REMOTE_GAP: Duration = Duration::from_secs(1);
+/// Addresses of the peer by another word than its own: as many as itself may name.
+const HINTS_MAX: usize = CANDIDATES_MAX;
 /// Local candidates remembered; what goes to the peer is bounded by [`CANDIDATES_MAX`].
 const LOCAL_MAX: usize = 32;
 
@@ -89,13 +91,16 @@ impl LocalSet {
     }
 }
 
-/// The peer's candidates that are worth a check, at most [`CANDIDATES_MAX`], canonical.
-pub(super) fn filter(list: &[Candidate], local: &LocalSet) -> Vec<Candidate> {
+/// The peer's candidates that are worth a check, each once, canonical.
+pub(super) fn filter<'a>(
+    list: impl Iterator<Item = &'a Candidate>,
+    local: &LocalSet,
+) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in list {
         let candidate = Candidate { address: canonical(candidate.address), ..*candidate };
         let new = kept.iter().all(|k| k.address != candidate.address);
-        if new && kept.len() < CANDIDATES_MAX && local.accepts(candidate.address) {
+        if new && local.accepts(candidate.address) {
             kept.push(candidate);
         }
     }
@@ -105,7 +110,10 @@ pub(super) fn filter(list: &[Candidate], local: &LocalSet) -> Vec<Candidate> {
 /// The peer's candidates, taken in at a bounded pace: each set costs checks to addresses that
 /// only the peer vouches for.
 pub(super) struct RemoteSet {
-    pub(super) list: Vec<Candidate>,
+    /// At most [`CANDIDATES_MAX`].
+    list: Vec<Candidate>,
+    /// By another word than the peer's; at most [`HINTS_MAX`].
+    hints: Vec<Candidate>,
     generation: Option<u64>,
     /// The newest set that came too soon.
     held: Option<Candidates>,
@@ -115,11 +123,26 @@ pub(super) struct RemoteSet {
 
 impl RemoteSet {
     pub(super) fn new(now: Instant) -> Self {
-        Self { list: Vec::new(), generation: None, held: None, open_at: now }
+        Self { list: Vec::new(), hints: Vec::new(), generation: None, held: None, open_at: now }
     }
 
     pub(super) fn is_known(&self) -> bool {
-        self.generation.is_some()
+        self.generation.is_some() || !self.hints.is_empty()
+    }
+
+    /// All addresses, hints first: they lead over the shortest way.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Candidate> {
+        self.hints.iter().chain(&self.list)
+    }
+
+    /// True when these are other hints than before.
+    pub(super) fn hint(&mut self, addresses: &[SocketAddr]) -> bool {
+        let host =
+            |address: &SocketAddr| Candidate { kind: CandidateKind::Host, address: *address };
+        let hints: Vec<Candidate> = addresses.iter().take(HINTS_MAX).map(host).collect();
+        let news = self.hints != hints;
+        self.hints = hints;
+        news
     }
 
     pub(super) fn offer(&mut self, candidates: Candidates) {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here holds a key or a state. [`Family::of`] is the first look at every datagram.
 
+pub mod beacon;
 pub mod codec;
 pub mod frame;
 pub mod stun;
@@ -44,6 +45,8 @@ pub mod kind {
     pub const STALE: u8 = 0x0C;
     /// The versions a responder speaks.
     pub const VERSIONS: u8 = 0x0D;
+    /// A peer tells the network's other peers on its LAN that it is there.
+    pub const BEACON: u8 = 0x0E;
 }
 
 /// What a datagram is, by its first byte.
@@ -69,6 +72,8 @@ pub enum Family {
     Stale,
     /// Spoken versions.
     Versions,
+    /// A peer of the same LAN is there.
+    Beacon,
     /// Anything else: counted and dropped.
     Other,
 }
@@ -88,6 +93,7 @@ impl Family {
             kind::RESET => Self::Reset,
             kind::STALE => Self::Stale,
             kind::VERSIONS => Self::Versions,
+            kind::BEACON => Self::Beacon,
             _ => Self::Other,
         }
     }

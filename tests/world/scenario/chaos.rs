@@ -7,14 +7,16 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
-use super::stage::{Failure, Site, Stage};
+use super::stage::{Failure, Site, Stage, token_of};
 use crate::link::Link;
-use crate::machines::Pickup;
+use crate::machines::{Pickup, ServerSetup};
 use crate::nat::{Dependence, NatConfig, Ports, Refresh, Unsolicited};
 use crate::oracle::Side;
 
 /// The number of the carrier's box.
 const CARRIER: u32 = 0;
+/// The number of the box of the house.
+const HOUSE: u32 = 1000;
 const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "eve"];
 /// How long the storm lasts.
 const STORM: Duration = Duration::from_secs(90);
@@ -69,7 +71,10 @@ impl Storm {
     fn new(seed: u64) -> Result<Self, Failure> {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let handshake_time = Duration::from_micros(*[0, 300].choose(&mut rng).unwrap_or(&0));
-        let mut stage = Stage::with_handshake_time(seed, handshake_time);
+        // Every other world has members that look for each other on their LAN.
+        let tokens = if seed % 2 == 1 { vec![token_of("family")] } else { Vec::new() };
+        let setup = ServerSetup { handshake_time, tokens, ..ServerSetup::default() };
+        let mut stage = Stage::with_server(seed, setup);
         let count = rng.random_range(2..=NAMES.len());
         let mut peers = Vec::new();
         for name in &NAMES[..count] {
@@ -211,11 +216,13 @@ fn any_pickup(rng: &mut ChaCha12Rng) -> Pickup {
     }
 }
 
-/// The internet, a home, or a home below the one carrier of the world.
+/// The internet, a home, the one house of several flats, or a home below the one carrier of the
+/// world.
 fn any_site(stage: &mut Stage, rng: &mut ChaCha12Rng) -> Site {
     match rng.random_range(0..10) {
         0..2 => stage.public(),
-        2..8 => stage.behind(any_box(rng)),
+        2..6 => stage.behind(any_box(rng)),
+        6..8 => stage.place(&Side::behind(HOUSE, NatConfig::PORT_RESTRICTED)),
         _ => {
             let home = rng.random_range(1..1000);
             let side = Side::behind(home, any_box(rng)).then(CARRIER, NatConfig::PORT_RESTRICTED);

@@ -11,7 +11,9 @@ use p2sp_proto::traversal::nat::Profile;
 use crate::clock::Clock;
 use crate::firewall::FirewallConfig;
 use crate::link::Link;
-use crate::machines::{Machine, PeerHost, PeerSetup, Pickup, SERVER_PORT, Seen, ServerHost};
+use crate::machines::{
+    Machine, PeerHost, PeerSetup, Pickup, SERVER_PORT, Seen, ServerHost, ServerSetup,
+};
 use crate::model::{Channel, Model, Phase};
 use crate::nat::NatConfig;
 use crate::oracle::{Layer, Side};
@@ -71,6 +73,8 @@ pub struct Stage {
     pub world: World<Machine>,
     seed: u64,
     server: HostId,
+    /// What the next peers register with.
+    token: Option<(String, String)>,
     numbers: usize,
     boxes: BTreeMap<u32, (ZoneId, GateId)>,
     firewalled: BTreeSet<ZoneId>,
@@ -92,31 +96,46 @@ struct Player {
 impl Stage {
     /// A world with a server in it.
     pub fn new(seed: u64) -> Self {
-        Self::with_server(seed, Duration::ZERO, None)
+        Self::with_server(seed, ServerSetup::default())
     }
 
     /// The same with a server that has a second IP.
     pub fn with_second_ip(seed: u64) -> Self {
-        Self::with_server(seed, Duration::ZERO, Some(SECOND_IP))
+        let second_ip = SECOND_IP.parse().ok();
+        Self::with_server(seed, ServerSetup { second_ip, ..ServerSetup::default() })
     }
 
     /// The same with a server whose handshakes take this long on another thread.
     pub fn with_handshake_time(seed: u64, handshake_time: Duration) -> Self {
-        Self::with_server(seed, handshake_time, None)
+        Self::with_server(seed, ServerSetup { handshake_time, ..ServerSetup::default() })
     }
 
-    fn with_server(seed: u64, handshake_time: Duration, second_ip: Option<&str>) -> Self {
+    /// A world whose server has these networks, each for those with its token. Peers are of the
+    /// first one until [`Self::choose_network`] says otherwise.
+    pub fn with_networks(seed: u64, names: &[&str]) -> Self {
+        let tokens = names.iter().map(|name| token_of(name)).collect();
+        Self::with_server(seed, ServerSetup { tokens, ..ServerSetup::default() })
+    }
+
+    /// Peers that are added from now on are of this network.
+    pub fn choose_network(&mut self, name: &str) {
+        self.token = Some(token_of(name));
+    }
+
+    pub(super) fn with_server(seed: u64, setup: ServerSetup) -> Self {
         let mut world = World::new(seed);
-        let second = second_ip.and_then(|text| text.parse().ok());
-        let server = ServerHost::start(seed ^ 0x5E12, handshake_time, second, world.clock());
+        let token = setup.tokens.first().cloned();
+        let second_ip = setup.second_ip.map(|ip| ip.to_string());
+        let server = ServerHost::start(seed ^ 0x5E12, setup, world.clock());
         let machine = Machine::Server(Box::new(server));
-        let addresses: Vec<&str> = SERVER.into_iter().chain(second_ip).collect();
+        let addresses: Vec<&str> = SERVER.into_iter().chain(second_ip.as_deref()).collect();
         let server = world.add_host("server", ZoneId::INTERNET, &addresses, Link::lan(), machine);
         let (players, model) = (BTreeMap::new(), Model::new());
         Self {
             world,
             seed,
             server,
+            token,
             numbers: 0,
             boxes: BTreeMap::new(),
             firewalled: BTreeSet::new(),
@@ -193,6 +212,7 @@ impl Stage {
             server: parse(&SERVER).into_iter().map(|ip| SocketAddr::new(ip, SERVER_PORT)).collect(),
             keepalive: Duration::from_secs(15),
             pickup,
+            token: self.token.clone(),
             exposure,
             seed: self.seed.wrapping_mul(1000) + number as u64,
         };
@@ -308,6 +328,25 @@ impl Stage {
             Some((None, host)) => self.world.set_link(host, link),
             None => {}
         }
+    }
+
+    /// The box nearest to the peer forwards a port to it, and the peer is told.
+    pub fn map_port(&mut self, name: &str, port: u16) {
+        let Some(Player { host, gate: Some(gate), .. }) = self.players.get(name) else { return };
+        let (host, gate) = (*host, *gate);
+        let Some(ip) = self.world.nat(gate).map(|nat| nat.external()) else { return };
+        let inner = self.world.addresses(host).iter().copied().find(IpAddr::is_ipv4);
+        let external = SocketAddr::new(ip, port);
+        let own = self.world.act(host, |machine, now| peer(machine).set_mapped(external, now));
+        if let (Some(inner), Some(nat)) = (inner, self.world.nat(gate)) {
+            nat.forward(port, SocketAddr::new(inner, own));
+        }
+    }
+
+    /// The peer learns that its network is another one, with the same addresses.
+    pub fn change_network(&mut self, name: &str) {
+        let host = self.host(name);
+        self.world.act(host, |machine, now| peer(machine).network_changed(now));
     }
 
     /// The box nearest to the peer forgets its mappings.
@@ -541,6 +580,11 @@ fn listing(seen: &Seen, asked: u64) -> Option<Vec<String>> {
         | Seen::Refused { .. }
         | Seen::Other(_) => None,
     }
+}
+
+/// Id and secret of the token that selects a network.
+pub(super) fn token_of(network: &str) -> (String, String) {
+    (network.to_owned(), format!("secret of {network}"))
 }
 
 fn parse(texts: &[&str]) -> Vec<IpAddr> {

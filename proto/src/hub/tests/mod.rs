@@ -386,6 +386,7 @@ impl Client {
             | Family::Reset
             | Family::Stale
             | Family::Versions
+            | Family::Beacon
             | Family::Other => self.others.push(datagram),
         }
     }

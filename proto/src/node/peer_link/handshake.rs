@@ -230,7 +230,7 @@ impl PeerLink {
         self.candidates_told = 0;
         let selected = self.agent.as_ref().and_then(Agent::selected);
         if let Some(route) = selected {
-            self.use_route(route, now);
+            self.use_route(route, core, now);
         }
     }
 
@@ -260,6 +260,9 @@ impl PeerLink {
             return;
         };
         handshake.next_try = now + handshake.backoff.advance();
+        if let Some(route) = self.agent.as_ref().and_then(Agent::selected) {
+            core.transmit(route, handshake.initiator.datagram().to_vec());
+        }
         if via.is_none() {
             return;
         }

@@ -7,6 +7,7 @@
 //!    controlling side opens a direct path and prefers it.
 
 mod handshake;
+mod near;
 mod paths;
 mod why;
 
@@ -22,14 +23,14 @@ use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
 use super::why::Party;
-use crate::control::{self, CandidateKindText, Exposure};
+use crate::control::{self, CandidateKindText, Connect, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
     Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
     Token,
 };
 use crate::io::Route;
-use crate::session::{OpenError, check_keys};
+use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
 use crate::transport::{self, ControlFrame, Event};
 use crate::traversal::{self, Agent, Role};
@@ -76,13 +77,17 @@ pub(super) struct PeerLink {
     direct: BTreeMap<PathId, Route>,
     unproved: BTreeMap<PathId, ([u8; 8], Route)>,
     preferred: PathId,
-    next_path: u8,
+    /// Direct paths that each side began in this session.
+    own_paths: u8,
+    their_paths: u8,
     candidates_told: u64,
     last_used: Instant,
     /// When a packet of the session last opened, or the session began.
     last_heard: Instant,
     warm_at: Instant,
     reintroduced: Option<Instant>,
+    /// When to ask for another introduction, unless the relayed path answers before.
+    reintroduce_at: Option<Instant>,
     /// Delays after sessions that ended in a quarrel, and when the present one is over.
     pause: Backoff,
     not_before: Option<Instant>,
@@ -148,12 +153,14 @@ impl PeerLink {
             direct: BTreeMap::new(),
             unproved: BTreeMap::new(),
             preferred: PathId::SERVER,
-            next_path: 1,
+            own_paths: 0,
+            their_paths: 0,
             candidates_told: 0,
             last_used: now,
             last_heard: now,
             warm_at: now + RELAY_WARM,
             reintroduced: None,
+            reintroduce_at: None,
             pause: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
             not_before: None,
             view: PathView::None,
@@ -170,7 +177,7 @@ impl PeerLink {
         payload: Bytes,
         now: Instant,
     ) -> Result<Sequence, transport::SendError> {
-        self.last_used = now;
+        self.note_use(now);
         self.conversation.transport().send(channel, payload, now)
     }
 
@@ -180,8 +187,16 @@ impl PeerLink {
 
     pub(super) fn poll_message(&mut self, now: Instant) -> Option<transport::Received> {
         let message = self.conversation.transport().poll_message(now)?;
-        self.last_used = now;
+        self.note_use(now);
         Some(message)
+    }
+
+    /// The pair talks: a direct path is worth looking for.
+    fn note_use(&mut self, now: Instant) {
+        self.last_used = now;
+        if let Some(agent) = &mut self.agent {
+            agent.wake(now);
+        }
     }
 
     pub(super) fn remote_epoch(&self) -> Epoch {
@@ -242,7 +257,7 @@ impl PeerLink {
     }
 
     /// The server introduced us: the relay channel is there and checks begin.
-    pub(super) fn introduced(&mut self, event: &control::Connect, core: &mut Core, now: Instant) {
+    pub(super) fn introduced(&mut self, event: &Connect, core: &mut Core, now: Instant) {
         self.relay = Some(event.channel);
         self.open_relay(now);
         self.hides = match (core.exposure, event.member.observed) {
@@ -257,23 +272,35 @@ impl PeerLink {
         if self.connect == Some(event.connect) && self.agent.is_some() {
             return;
         }
-        let Some(keys) = check_keys(&core.static_key, &self.key, &event.connect) else { return };
-        let mut seed = [0; 32];
-        core.rng.fill_bytes(&mut seed);
-        let config = traversal::Config {
-            role: self.role,
-            keys,
-            own_tag: event.own_tag,
-            their_tag: event.their_tag,
-            seed,
-        };
-        self.connect = Some(event.connect);
         if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
             self.spare = Some((bound, known));
         }
+        let Connect { connect, own_tag, their_tag, .. } = *event;
+        let meeting = Meeting { connect, own_tag, their_tag };
+        let Some(mut agent) = self.make_agent(&meeting, core, now) else { return };
+        agent.set_remote(first_candidates(event), now);
+        self.adopt(agent, connect);
+    }
+
+    /// An agent for an introduction, whoever made it, that has no candidates of the peer yet.
+    pub(super) fn make_agent(
+        &self,
+        meeting: &Meeting,
+        core: &mut Core,
+        now: Instant,
+    ) -> Option<Agent> {
+        let keys = check_keys(&core.static_key, &self.key, &meeting.connect)?;
+        let mut seed = [0; 32];
+        core.rng.fill_bytes(&mut seed);
+        let Meeting { own_tag, their_tag, .. } = *meeting;
+        let config = traversal::Config { role: self.role, keys, own_tag, their_tag, seed };
         let mut agent = Agent::new(config, now);
         agent.set_local(core.local_candidates(self.spare), now);
-        agent.set_remote(first_candidates(event), now);
+        Some(agent)
+    }
+
+    fn adopt(&mut self, agent: Agent, connect: ConnectId) {
+        self.connect = Some(connect);
         self.agent = Some(agent);
         self.candidates_told = 0;
     }
@@ -340,6 +367,7 @@ impl PeerLink {
             | Family::Reset
             | Family::Stale
             | Family::Versions
+            | Family::Beacon
             | Family::Other => {}
         }
     }
@@ -357,9 +385,7 @@ impl PeerLink {
                 return self.drop_session(core, now);
             }
         };
-        if arrived.confirmed
-            && self.conversation.transport_ref().path_stats(PathId::SERVER).is_none()
-        {
+        if arrived.confirmed && !self.has_open_path() {
             self.began_session(core, now);
         }
         self.last_heard = now;
@@ -384,6 +410,7 @@ impl PeerLink {
         // Events may call forth checks, which shall leave at once.
         self.collect_events(notices, now);
         self.collect_agent(notices, core, now);
+        self.reintroduce_when_due(notices, now);
         self.tell_candidates(now);
         self.try_handshake(via, notices, core, now);
         while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
@@ -414,8 +441,9 @@ impl PeerLink {
                 }
                 Event::Readable => notices.push(Notice::Readable),
                 Event::Writable => notices.push(Notice::Writable),
-                Event::PathSuspect(path) => self.suspect(path, notices, now),
-                Event::PathRecovered(_) => {}
+                Event::PathSuspect(path) => self.suspect(path, now),
+                Event::PathFailed(path) => self.give_up(path, now),
+                Event::PathRecovered(path) => self.recovered(path, now),
                 Event::Control { path, frame } => self.handle_control(path, frame, notices, now),
             }
         }
@@ -480,12 +508,16 @@ impl PeerLink {
             self.last_heard = now;
             self.begin_handshake(core, now);
         }
+        let talks = self.is_talking(now);
         if let Some(agent) = &mut self.agent {
+            if !talks {
+                agent.rest();
+            }
             agent.handle_timeout(now);
         }
         if self.warm_at <= now {
             self.warm_at = now + RELAY_WARM;
-            if self.has_session() && self.is_talking(now) {
+            if self.relay_stats().is_some() && self.has_session() && self.is_talking(now) {
                 self.conversation.transport().probe(PathId::SERVER, now);
             }
         }
@@ -505,6 +537,7 @@ impl PeerLink {
         next = earliest(next, self.deaf_at().map(|at| (at, "silent peer")));
         let pause = self.not_before.filter(|_| self.wants_session());
         next = earliest(next, pause.map(|at| (at, "pause")));
+        next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
         next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
         earliest(next, handshake)
@@ -512,7 +545,7 @@ impl PeerLink {
 }
 
 /// The candidates of an introduction: those the peer registered and where the server sees it.
-fn first_candidates(event: &control::Connect) -> Candidates {
+fn first_candidates(event: &Connect) -> Candidates {
     let observed = event.member.observed;
     let told = event.candidates.iter().map(|candidate| Candidate {
         kind: match candidate.kind {
@@ -541,6 +574,7 @@ pub(super) fn addressed_to(data: &[u8]) -> Option<ReceiverId> {
         | Family::Reset
         | Family::Stale
         | Family::Versions
+        | Family::Beacon
         | Family::Other => None,
     }
 }

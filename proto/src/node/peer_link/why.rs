@@ -74,8 +74,7 @@ impl PeerLink {
             (PathView::Relay { .. }, Some(party), _) => Reason::Hidden(party),
             (PathView::Relay { .. }, None, None) => Reason::NotIntroduced,
             (PathView::Relay { .. }, None, Some(report)) => {
-                // The first direct path of a session is path 1.
-                let had_direct = self.next_path > 1;
+                let had_direct = self.own_paths > 0 || self.their_paths > 0;
                 relay_reason(report, core, had_direct)
             }
         }
@@ -117,7 +116,7 @@ mod tests {
     use crate::io::Route;
     use crate::session::StaticKey;
     use crate::time::UnixClock;
-    use crate::traversal::nat::{Allocation, Dependence, Field};
+    use crate::traversal::nat::{Allocation, Dependence, Field, Profile};
     use crate::traversal::{PairReport, State};
     use crate::wire::frame::Candidate;
 
@@ -132,7 +131,7 @@ mod tests {
         core.note_observed("0.0.0.0:9".parse().unwrap(), OURS.parse().unwrap());
         let mapping = Field::Known { value: Dependence::AddressAndPort, samples: 2 };
         let allocation = Field::Known { value: Allocation::Random, samples: 16 };
-        core.nat = crate::traversal::nat::Profile { mapping, allocation, ..core.nat };
+        core.nat = Profile { mapping, allocation, ..core.nat };
         core
     }
 
@@ -155,7 +154,7 @@ mod tests {
             (State::Checking, vec![], Reason::NoCommonFamily),
             (State::Checking, vec![host.clone()], Reason::Checking { pairs: 1 }),
             (State::Waiting, vec![elsewhere.clone(), host.clone()], silent),
-            (State::Waiting, vec![own_router, host.clone()], Reason::SameRouter { address }),
+            (State::Waiting, vec![own_router, host], Reason::SameRouter { address }),
             (State::Waiting, vec![elsewhere, pair(Host, "10.0.0.2:6", true)], Reason::Lost),
         ] {
             assert_eq!(relay_reason(&traversal::Report { state, pairs }, &core(), false), reason);

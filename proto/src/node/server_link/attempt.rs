@@ -273,7 +273,12 @@ impl ServerLink {
         let first_contact = if self.key.is_none() { FirstContact::Yes } else { FirstContact::No };
         self.key = Some(server_key);
         self.boot = Some(info.boot);
-        core.effect(Effect::RememberServer { key: server_key, boot: info.boot, network: None });
+        core.effect(Effect::RememberServer {
+            key: server_key,
+            boot: info.boot,
+            network: None,
+            lan_secret: None,
+        });
         let asked = !requests.is_empty();
         self.up = Some(Up {
             conversation,

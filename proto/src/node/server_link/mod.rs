@@ -232,6 +232,11 @@ impl ServerLink {
         self.key.zip(self.boot)
     }
 
+    /// Whether nobody answers, and that was told.
+    pub(super) fn is_silent(&self) -> bool {
+        self.reported_silent == Reported::Yes
+    }
+
     pub(super) fn wanted(&self) -> Option<&Wanted> {
         self.wanted.as_ref()
     }
@@ -329,6 +334,7 @@ impl ServerLink {
             | Family::HandshakeInit
             | Family::HandshakeFinish
             | Family::Relay
+            | Family::Beacon
             | Family::Other => {}
         }
     }

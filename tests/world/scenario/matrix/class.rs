@@ -35,8 +35,8 @@ pub enum Class {
     Block,
     /// One side stable, the other's ports anywhere.
     Birthday,
-    /// Ports must be guessed, and a box maps by address: only who asks a server with two
-    /// addresses can tell that from a stable one.
+    /// Ports must be guessed, and a box maps by address. Only who asks a server with two
+    /// addresses can tell that from a stable one: these pairs have such a server.
     ByAddress,
     /// No direct path.
     Hopeless,
@@ -44,6 +44,17 @@ pub enum Class {
     Reboot,
     /// A host changes its network in mid-conversation.
     Move,
+}
+
+/// What a run of a class is meant to end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// A direct path.
+    Direct,
+    /// The relay, and no storm of packets.
+    Relay,
+    /// A direct path soon after the incident.
+    Recovery,
 }
 
 /// What is required of a class. The share is that of all runs of the class; of one pair's runs
@@ -134,6 +145,28 @@ impl Class {
             Self::Hopeless => "relay",
             Self::Reboot => "router restarts",
             Self::Move => "host moves",
+        }
+    }
+
+    /// What a good run ends with.
+    pub const fn goal(self) -> Goal {
+        match self {
+            Self::Hopeless => Goal::Relay,
+            Self::Reboot | Self::Move => Goal::Recovery,
+            Self::Simple
+            | Self::Routers
+            | Self::Uneven
+            | Self::Jittery
+            | Self::Lossy
+            | Self::Rough
+            | Self::Special
+            | Self::Window
+            | Self::WindowBusy
+            | Self::Aligned
+            | Self::AlignedBusy
+            | Self::Block
+            | Self::Birthday
+            | Self::ByAddress => Goal::Direct,
         }
     }
 
