@@ -2,6 +2,7 @@
 
 mod hiding;
 mod network;
+mod reasons;
 mod third_party;
 
 use crate::time::origin as start_of_time;
