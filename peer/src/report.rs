@@ -18,7 +18,7 @@
 //! | `spread` | `delivered`, `failed`: counts of a message to everybody, after its last receipt |
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
-//! | `near` | `name`, `key`, `address`: the server is silent, and this member is on the LAN |
+//! | `near` | `name`, `key`, `address?`: the server is silent, and this member is on the LAN |
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
 //! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
@@ -124,7 +124,8 @@ pub enum Report {
     Near {
         name: PeerName,
         key: PeerKey,
-        address: SocketAddr,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
     },
     List {
         members: Vec<Listed>,

@@ -27,7 +27,7 @@ const PORT: u16 = 4000;
 const SERVER_V6: &str = "[2001:db8::1]:3478";
 /// Stands for the addresses of SPEC section 15.1.
 const EVERYBODY: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(239, 255, 80, 50)), 23_478);
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(239, 255, 80, 50)), 23_478);
 const ONE_WAY: Duration = Duration::from_millis(20);
 
 /// Everything in flight, and all machines.
