@@ -47,7 +47,7 @@ fn messages_pass_and_no_datagram_goes_between_the_two() {
         net.send(3 - first, 2, back, "and back");
         net.run(second(100));
         assert!(net.is_delivered(first, 1) && net.is_delivered(3 - first, 2), "{:#?}", net.seen);
-        assert_eq!(directly(&net), [&String::new(); 0]);
+        assert!(directly(&net).is_empty());
         let (of_alice, of_bob) = (why(&mut net, 1, "bob"), why(&mut net, 2, "alice"));
         for (why, word) in [(of_alice, "--relay-only"), (of_bob, "alice hides")] {
             assert!(matches!(why.path, PathView::Relay { .. }), "{why:?}");
@@ -83,7 +83,7 @@ fn what_comes_directly_is_not_answered() {
     assert_eq!(net.texts(1), ["hello"]);
     net.run(second(5));
     assert_eq!(net.texts(1), ["hello", "again"], "by relay it counts");
-    assert_eq!(directly(&net), [&String::new(); 0]);
+    assert!(directly(&net).is_empty());
 }
 
 #[test]
