@@ -14,6 +14,7 @@ main() {
     check "simulation" scripts/sim chaos --seeds 200
     check "demo" scripts/demo.sh
     check "kernel NATs" scripts/nat-test.sh
+    check "port mapping" scripts/portmap-test.sh
     echo "test: all checks passed in $((SECONDS - started)) s"
 }
 
@@ -45,6 +46,7 @@ REQUIRED="
     sysctl:procps
     turnutils_stunclient:coturn
     stun:stun-client
+    miniupnpd:miniupnpd-nftables
 "
 
 tools() {
@@ -81,7 +83,7 @@ install() {
     return $outcome
 }
 
-# Only coturn's tools are wanted: a policy keeps its service from starting on port 3478.
+# Only the programs of coturn and miniupnpd are wanted: a policy keeps their services from starting.
 keep_services_still() {
     BARRIER=""
     [ -e /usr/sbin/policy-rc.d ] && return

@@ -41,7 +41,7 @@ pub enum Answer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<u64>,
         /// What to tell.
-        report: Report,
+        report: Box<Report>,
     },
     /// The request is over.
     Done {
@@ -197,7 +197,7 @@ async fn read_questions(
 async fn answer(id: u64, outcome: Outcome, answers: &mpsc::Sender<Answer>) {
     for report in outcome.reports {
         // A client that went away needs no answer.
-        drop(answers.send(Answer::Report { id: Some(id), report }).await);
+        drop(answers.send(Answer::Report { id: Some(id), report: Box::new(report) }).await);
     }
     drop(answers.send(Answer::Done { id, code: outcome.code }).await);
 }
@@ -219,7 +219,7 @@ async fn watch(link: Link, answers: mpsc::Sender<Answer>) {
             },
         };
         if let Some(report) = report
-            && answers.send(Answer::Report { id: None, report }).await.is_err()
+            && answers.send(Answer::Report { id: None, report: Box::new(report) }).await.is_err()
         {
             return;
         }

@@ -350,7 +350,8 @@ fn classify(samples: &[(u16, u16)]) -> Ports {
         return Ports::Preserving;
     }
     let outer = || samples.iter().map(|(_, outer)| *outer);
-    let mut steps = outer().zip(outer().skip(1)).map(|(one, next)| next.wrapping_sub(one));
+    let mut steps =
+        outer().zip(outer().skip(1)).map(|(one, next)| next.wrapping_sub(one).cast_signed());
     if let Some(step) = steps.next().filter(|first| steps.all(|step| step == *first)) {
         return Ports::Sequential { step };
     }

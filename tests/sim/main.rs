@@ -6,6 +6,7 @@ mod hiding;
 mod lan;
 mod matrix;
 mod nat;
+mod network;
 mod oracle;
 mod probe;
 mod profile;

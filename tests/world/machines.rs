@@ -287,6 +287,21 @@ impl PeerHost {
         self.announce(now);
     }
 
+    /// The network changed under the same addresses.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.node.handle_input(node::Input::NetworkChanged, now);
+        self.drain(now);
+    }
+
+    /// A router forwards this address to the peer; answers to which port of the host.
+    pub fn set_mapped(&mut self, external: SocketAddr, now: Instant) -> u16 {
+        let port = self.setup.port;
+        let mapped = node::Mapped { bound: bound(port, false), external };
+        self.node.handle_input(node::Input::Mapped(vec![mapped]), now);
+        self.drain(now);
+        port
+    }
+
     /// Sends a text to a peer; answers the handle.
     pub fn send(&mut self, to: &str, text: &str, now: Instant) -> u64 {
         let payload = Bytes::copy_from_slice(text.as_bytes());

@@ -237,7 +237,7 @@ impl Other {
                 Ok(Some(
                     Answer::Report { id: Some(PROBE), .. } | Answer::Done { id: PROBE, .. },
                 )) => {}
-                Ok(Some(Answer::Report { report, .. })) => return Update::Report(report),
+                Ok(Some(Answer::Report { report, .. })) => return Update::Report(*report),
                 Ok(Some(Answer::Done { code, .. })) => {
                     self.answered += 1;
                     return Update::Outcome(Outcome { reports: Vec::new(), code });

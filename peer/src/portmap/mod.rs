@@ -30,7 +30,6 @@ const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 /// What the keepers are to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "portmap"), expect(dead_code, reason = "no keeper reads it"))]
 enum Aim {
     /// Have no port mapped.
     Rest,

@@ -92,7 +92,7 @@ mod tests {
         for cut in 0..20 {
             assert!(!removes_address(&gone[..cut]), "{cut} bytes");
         }
-        let mut endless = gone.clone();
+        let mut endless = gone;
         endless[..4].fill(0);
         endless[4..6].fill(0);
         assert!(!removes_address(&endless));

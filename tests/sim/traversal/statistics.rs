@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use world::scenario::{Class, Outcome};
+use world::scenario::{Goal, Outcome};
 
 use super::{Played, is_direct};
 
@@ -64,9 +64,9 @@ impl Tally {
 
 /// How long it took, from the first word or from the incident, and the physical limit.
 fn time(outcome: &Outcome) -> Option<(Duration, Duration)> {
-    let after = match outcome.class {
-        Class::Reboot | Class::Move => outcome.back_after,
-        _ => outcome.confirmed_after,
+    let after = match outcome.class.goal() {
+        Goal::Direct | Goal::Relay => outcome.confirmed_after,
+        Goal::Recovery => outcome.back_after,
     };
     Some((after?, outcome.floor))
 }

@@ -25,6 +25,8 @@ pub struct NatBox {
     config: NatConfig,
     external: IpAddr,
     entries: BTreeMap<Key, Entry>,
+    /// Outer ports forwarded for good, and to whom.
+    forwards: BTreeMap<u16, SocketAddr>,
     ports: PortPool,
     /// Outer port and remote endpoint of unsolicited packets, and when they are forgotten.
     stale: BTreeMap<(u16, SocketAddr), Instant>,
@@ -70,6 +72,7 @@ impl NatBox {
             config,
             external,
             entries: BTreeMap::new(),
+            forwards: BTreeMap::new(),
             ports: PortPool::new(&config),
             stale: BTreeMap::new(),
             sweep: None,
@@ -125,6 +128,12 @@ impl NatBox {
     /// router takes itself needs no time for another hop.
     pub fn inbound(&mut self, packet: &mut Packet, now: Instant) -> Result<(), &'static str> {
         self.sweep(now);
+        if let Some(internal) = self.forwards.get(&packet.dst.port()).copied() {
+            packet.pass(1)?;
+            self.answer_from(packet.dst.port(), internal, packet.src, now);
+            packet.dst = internal;
+            return Ok(());
+        }
         let Some(key) = self.accepting(packet.dst.port(), packet.src, now) else {
             return Err(self.refuse(packet, now));
         };
@@ -160,6 +169,31 @@ impl NatBox {
         self.entries.clear();
         self.stale.clear();
         self.ports.restart(rng);
+        for (port, internal) in &self.forwards {
+            self.ports.hold(*port, Key { internal: *internal, scope: Scope::Any });
+        }
+    }
+
+    /// Forwards an outer port to an inner endpoint for good, as a port mapping does.
+    pub fn forward(&mut self, port: u16, internal: SocketAddr) {
+        self.ports.hold(port, Key { internal, scope: Scope::Any });
+        self.forwards.insert(port, internal);
+    }
+
+    /// Who came in through a forwarded port is answered from it.
+    fn answer_from(&mut self, port: u16, internal: SocketAddr, remote: SocketAddr, now: Instant) {
+        let key = Key { internal, scope: Scope::Exact(remote) };
+        if self.entries.get(&key).is_some_and(|entry| entry.external == port) {
+            return;
+        }
+        let permits = BTreeMap::from([(remote, now)]);
+        let entry = Entry { external: port, born: now, used: now, permits };
+        let end = entry.end(&self.config);
+        if let Some(moved) = self.entries.insert(key, entry) {
+            self.ports.release(moved.external, &key);
+        }
+        self.ports.hold(port, key);
+        self.expect(end);
     }
 
     /// Makes an outer port unavailable, as if another host held it.

@@ -12,8 +12,8 @@ mod talk;
 pub use chaos::chaos;
 pub use first_message::{FirstMessage, first_message};
 pub use matrix::{
-    Class, Incident, Kind, Lines, Outcome, Pair, Path, Required, Within, check_pair, run_pair,
-    tell_pair,
+    Class, Goal, Incident, Kind, Lines, Outcome, Pair, Path, Required, Within, check_pair,
+    run_pair, tell_pair,
 };
 pub use stage::{Failure, Site, Stage};
 pub use talk::talk;

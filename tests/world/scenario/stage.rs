@@ -330,6 +330,25 @@ impl Stage {
         }
     }
 
+    /// The box nearest to the peer forwards a port to it, and the peer is told.
+    pub fn map_port(&mut self, name: &str, port: u16) {
+        let Some(Player { host, gate: Some(gate), .. }) = self.players.get(name) else { return };
+        let (host, gate) = (*host, *gate);
+        let Some(ip) = self.world.nat(gate).map(|nat| nat.external()) else { return };
+        let inner = self.world.addresses(host).iter().copied().find(IpAddr::is_ipv4);
+        let external = SocketAddr::new(ip, port);
+        let own = self.world.act(host, |machine, now| peer(machine).set_mapped(external, now));
+        if let (Some(inner), Some(nat)) = (inner, self.world.nat(gate)) {
+            nat.forward(port, SocketAddr::new(inner, own));
+        }
+    }
+
+    /// The peer learns that its network is another one, with the same addresses.
+    pub fn change_network(&mut self, name: &str) {
+        let host = self.host(name);
+        self.world.act(host, |machine, now| peer(machine).network_changed(now));
+    }
+
     /// The box nearest to the peer forgets its mappings.
     pub fn rebind(&mut self, name: &str) {
         if let Some(gate) = self.players.get(name).and_then(|player| player.gate) {

@@ -46,6 +46,17 @@ pub enum Class {
     Move,
 }
 
+/// What a run of a class is meant to end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// A direct path.
+    Direct,
+    /// The relay, and no storm of packets.
+    Relay,
+    /// A direct path soon after the incident.
+    Recovery,
+}
+
 /// What is required of a class. The share is that of all runs of the class; of one pair's runs
 /// the number is asked that a true share of this size reaches in 999 of 1000 cases.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,6 +145,28 @@ impl Class {
             Self::Hopeless => "relay",
             Self::Reboot => "router restarts",
             Self::Move => "host moves",
+        }
+    }
+
+    /// What a good run ends with.
+    pub const fn goal(self) -> Goal {
+        match self {
+            Self::Hopeless => Goal::Relay,
+            Self::Reboot | Self::Move => Goal::Recovery,
+            Self::Simple
+            | Self::Routers
+            | Self::Uneven
+            | Self::Jittery
+            | Self::Lossy
+            | Self::Rough
+            | Self::Special
+            | Self::Window
+            | Self::WindowBusy
+            | Self::Aligned
+            | Self::AlignedBusy
+            | Self::Block
+            | Self::Birthday
+            | Self::ByAddress => Goal::Direct,
         }
     }
 

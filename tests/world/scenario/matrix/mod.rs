@@ -12,7 +12,7 @@ mod list;
 mod pair;
 mod play;
 
-pub use class::{Class, Required, Within};
+pub use class::{Class, Goal, Required, Within};
 pub use kind::Kind;
 pub use pair::{Incident, Lines, Pair};
 pub use play::{Outcome, Path, check_pair, run_pair, tell_pair};

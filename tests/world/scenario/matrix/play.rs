@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
-use super::class::{BACK, Class, STORM};
+use super::class::{BACK, Class, Goal, STORM};
 use super::pair::{Incident, Lines, Pair};
 use crate::link::Link;
 use crate::machines::Pickup;
@@ -54,25 +54,12 @@ pub struct Outcome {
 impl Outcome {
     /// Whether the run is what the class asks for.
     pub fn is_good(&self) -> bool {
-        match self.class {
-            Class::Hopeless => self.judged == Path::Relay && self.sent <= STORM,
-            Class::Reboot | Class::Move => {
+        match self.class.goal() {
+            Goal::Direct => self.judged == Path::Direct,
+            Goal::Relay => self.judged == Path::Relay && self.sent <= STORM,
+            Goal::Recovery => {
                 self.judged == Path::Direct && self.back_after.is_some_and(|after| after <= BACK)
             }
-            Class::Simple
-            | Class::Routers
-            | Class::Uneven
-            | Class::Jittery
-            | Class::Lossy
-            | Class::Rough
-            | Class::Special
-            | Class::Window
-            | Class::WindowBusy
-            | Class::Aligned
-            | Class::AlignedBusy
-            | Class::Block
-            | Class::Birthday
-            | Class::ByAddress => self.judged == Path::Direct,
         }
     }
 
@@ -163,7 +150,7 @@ impl<'a> Play<'a> {
     /// A run is a matter of the pair and the seed; each pair has chances of its own.
     fn new(pair: &'a Pair, seed: u64) -> Self {
         let mut rng = ChaCha12Rng::seed_from_u64(seed ^ hash(&pair.name));
-        let [first, second] = if seed % 2 == 0 { NAMES } else { [NAMES[1], NAMES[0]] };
+        let [first, second] = if seed.is_multiple_of(2) { NAMES } else { [NAMES[1], NAMES[0]] };
         let stage = Stage::new(rng.random::<u32>().into());
         Self { pair, stage, first, second, rng, lines: 0 }
     }
