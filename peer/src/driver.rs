@@ -11,8 +11,8 @@ use bytes::Bytes;
 use p2sp_proto::control::{Member, Page, Problem};
 use p2sp_proto::id::{Boot, LanSecret, NetworkId, PeerKey, PeerName};
 use p2sp_proto::node::{
-    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped, Node,
-    Output, PathView, Recipient, Registration, Scope, SocketUse, Whoami, Why,
+    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped,
+    Netcheck, Node, Output, PathView, Recipient, Registration, Scope, SocketUse, Whoami, Why,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -51,6 +51,9 @@ pub(crate) enum Order {
     Why {
         name: PeerName,
         done: oneshot::Sender<Option<Why>>,
+    },
+    Netcheck {
+        done: oneshot::Sender<Netcheck>,
     },
     Command(Command),
     Close,
@@ -371,6 +374,7 @@ impl Driver {
             }
             // Whoever asked and went away needs no answer.
             Order::Whoami { done } => drop(done.send(self.node.whoami())),
+            Order::Netcheck { done } => drop(done.send(self.node.netcheck())),
             Order::Why { name, done } => drop(done.send(self.node.why(&name))),
             Order::Command(command) => self.command(command, now),
             Order::Close => self.start_closing(now),

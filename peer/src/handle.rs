@@ -12,12 +12,14 @@ use bytes::Bytes;
 use p2sp_proto::control::{Member, Problem};
 use p2sp_proto::id::{InvalidName, PeerKey, PeerName};
 use p2sp_proto::node::{
-    Command, Event, Handle, Incoming, PathView, Recipient, Registration, Scope, Whoami, Why,
+    Command, Event, Handle, Incoming, Measuring, Netcheck, PathView, Recipient, Registration,
+    Scope, Whoami, Why,
 };
 use tokio::sync::{
     Mutex, OwnedSemaphorePermit, Semaphore, TryAcquireError, broadcast, mpsc, oneshot, watch,
 };
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout_at};
 
 use crate::Rendezvous;
 use crate::builder::Builder;
@@ -140,6 +142,16 @@ impl Peer {
     /// [`SendError::Name`] or [`SendError::Closed`].
     pub async fn why(&self, name: &str) -> Result<Option<Why>, SendError> {
         self.link.why(PeerName::new(name)?).await
+    }
+
+    /// What this host's network allows: reachability of the server, the NAT, and what to expect of
+    /// direct paths. Waits up to [`NETCHECK_PATIENCE`] for a measurement of the NAT that is under
+    /// way.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`].
+    pub async fn netcheck(&self) -> Result<Netcheck, SendError> {
+        self.link.netcheck().await
     }
 
     /// Registers under a name, or another name. The answer is an event: `Registered` or `Refused`.
@@ -436,6 +448,20 @@ impl Link {
         reply.await.map_err(|_| SendError::Closed)
     }
 
+    pub(crate) async fn netcheck(&self) -> Result<Netcheck, SendError> {
+        let deadline = Instant::now() + NETCHECK_PATIENCE;
+        let mut events = self.events();
+        loop {
+            let (done, reply) = oneshot::channel();
+            self.order(Order::Netcheck { done }).await?;
+            let check = reply.await.map_err(|_| SendError::Closed)?;
+            let is_settled = check.measuring != Measuring::UnderWay;
+            if is_settled || timeout_at(deadline, measured(&mut events)).await.is_err() {
+                return Ok(check);
+            }
+        }
+    }
+
     pub(crate) async fn command(&self, command: Command) -> Result<(), SendError> {
         self.order(Order::Command(command)).await
     }
@@ -465,6 +491,20 @@ impl Link {
         Handle(self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
+
+/// Waits until there may be more to know of the NAT.
+async fn measured(events: &mut broadcast::Receiver<Event>) {
+    // Whoever misses events, or their end, had better look.
+    while let Ok(event) = events.recv().await {
+        if matches!(event, Event::Nat(_)) {
+            return;
+        }
+    }
+}
+
+/// How long a check of the network waits for the measurement of the NAT: two flights of
+/// requests, each sent again until it is sure that nobody answers.
+pub const NETCHECK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a good bye may take before the peer just ends, longer than the machine waits for lost
 /// receipts: others learn of it from silence then.

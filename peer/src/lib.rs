@@ -53,14 +53,14 @@ mod watcher;
 pub use address::{InvalidRendezvous, Rendezvous};
 pub use builder::{Builder, StartError};
 pub use handle::{
-    EVENTS_MAX, IntoRecipient, Peer, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, RECEIVE_QUEUE_MAX,
-    Receipt, SendError, Sending, SendingAll, Spread, Unregistered,
+    EVENTS_MAX, IntoRecipient, NETCHECK_PATIENCE, Peer, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX,
+    RECEIVE_QUEUE_MAX, Receipt, SendError, Sending, SendingAll, Spread, Unregistered,
 };
 pub use p2sp_proto::control::{LeaveReason, Member, Problem};
 pub use p2sp_proto::id::{InvalidName, PeerKey, PeerName};
 pub use p2sp_proto::node::{
-    Audience, Event, Finality, Handle, Incoming, Mapped, PathView, Recipient, Registration, Whoami,
-    Why,
+    Audience, Event, Finality, Handle, Incoming, Mapped, Measuring, Netcheck, Outlook, Party,
+    PathView, Reason, Recipient, Registration, Router, Way, Whoami, Why,
 };
 
 #[cfg(feature = "cli")]

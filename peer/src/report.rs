@@ -21,13 +21,22 @@
 //! | `near` | `name`, `key`, `address?`: the server is silent, and this member is on the LAN |
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
 //! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
-//! | `why` | `name`, `key`, `path`, `reason`, `candidates` |
+//! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `mapped?`, `nat`, `their_nat?` |
+//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `outlook` (a word), `verdict` (a sentence) |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
 //! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
 //! | `bye` | `server`: the session with it is over, `reason` |
 //!
-//! A `path` is an object: `kind` (`direct`, `relay`, `none`), `address?`, `rtt_ms?`.
+//! A `path` is an object: `kind` (`direct`, `relay`, `none`), `address?`, `rtt_ms?`. A candidate's
+//! `kind` is `host`, `observed`, `peer_reflexive`, `mapped` or `predicted`, its `result` `now`,
+//! `before` or `never`: when the other side answered checks there. The `cause` of a path is one of
+//! `no_session`, `direct`, `hidden`, `not_introduced`, `checking`, `no_common_family`, `lost`,
+//! `same_router` and `silent`.
+//!
+//! A `nat` is the profile of [`p2sp_proto::traversal::nat`]: `mapping`, `filtering`,
+//! `allocation`, `hairpin`, `unsolicited`, `lifetime`, each null or an object of `value` and
+//! `samples`. An `outlook` is `offline`, `hidden`, `everybody`, `most`, `some` or `unknown`.
 //!
 //! # Codes of `error`
 //! Those of [`p2sp_proto::control::code`], which the server gives too, and [`LOCAL_FAILURE`]:
@@ -46,15 +55,21 @@
 //! | 500 | this machine: disk, socket, terminal, a process that ended |
 //! | 503 | the server stops, or the peer here has ended |
 
+mod netcheck;
+mod why;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use p2sp_proto::control::{LeaveReason, Member, Problem, code};
 use p2sp_proto::id::{PeerKey, PeerName};
 use p2sp_proto::node::{
-    Audience, Command, Event, Finality, Incoming, PathView, Registration, Scope, Whoami, Why,
+    Audience, Command, Event, Finality, Incoming, PathView, Registration, Scope, Whoami,
 };
 use serde::{Deserialize, Serialize};
+
+pub use self::netcheck::{Checked, Measured, Reached};
+pub use self::why::{Answered, Explained, Kind, Tried};
 
 use crate::handle::{
     IntoRecipient, Link, Listing, Peer, Receipt, SendError, Sending, SendingAll, Spread,
@@ -148,13 +163,8 @@ pub enum Report {
         server_key: Option<PeerKey>,
         registered: bool,
     },
-    Why {
-        name: PeerName,
-        key: PeerKey,
-        path: Path,
-        reason: String,
-        candidates: Vec<String>,
-    },
+    Why(Explained),
+    Netcheck(Checked),
     Trusted {
         who: String,
     },
@@ -267,6 +277,8 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// What does the network allow?
+    Netcheck,
     /// Accept the key that was refused last.
     Trust {
         /// A name, or the server's HOST:PORT.
@@ -330,6 +342,7 @@ enum State {
     Settled(Outcome),
     One { sending: Sending, to: String },
     All(SendingAll),
+    Netcheck(Link),
 }
 
 impl Peer {
@@ -352,6 +365,13 @@ impl Work {
                     Err(error) => Outcome::failed(&error, Some(to), Some(handle)),
                 }
             }
+            State::Netcheck(link) => match link.netcheck().await {
+                Ok(check) => {
+                    let code = if check.registered { exit::DONE } else { exit::UNREACHABLE };
+                    Outcome { reports: vec![Report::Netcheck(check.into())], code }
+                }
+                Err(error) => Outcome::failed(&error, None, None),
+            },
             State::All(sending) => {
                 let handle = sending.handle().0;
                 match sending.await {
@@ -367,6 +387,7 @@ pub(crate) async fn begin(link: &Link, request: Request) -> Work {
     let (done, to) = match request {
         Request::Send { to, text } => return send(link, to, text).await,
         Request::Broadcast { text } => return broadcast(link, text).await,
+        Request::Netcheck => return Work(State::Netcheck(link.clone())),
         Request::Register { name } => (register(link, &name).await, Some(name)),
         Request::Userlist => (link.list().await.map(|listing| vec![list(listing)]), None),
         Request::Whoami => (link.whoami().await.map(|whoami| vec![whoami_report(whoami)]), None),
@@ -416,7 +437,7 @@ async fn why(link: &Link, name: &str) -> Result<Vec<Report>, SendError> {
         text: format!("nothing was said to or heard from {name} yet"),
     };
     let why = link.why(PeerName::new(name)?).await?;
-    why.map(|why| vec![why_report(why)]).ok_or_else(|| SendError::Failed(unknown()))
+    why.map(|why| vec![Report::Why(why.into())]).ok_or_else(|| SendError::Failed(unknown()))
 }
 
 async fn trust(link: &Link, who: &str) -> Result<Vec<Report>, SendError> {
@@ -563,17 +584,23 @@ pub fn server_key_changed(
 
 impl From<PathView> for Path {
     fn from(path: PathView) -> Self {
-        let ms = |rtt: Option<Duration>| rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3);
         match path {
             PathView::None => Self { kind: PathKind::None, address: None, rtt_ms: None },
             PathView::Relay { rtt } => {
-                Self { kind: PathKind::Relay, address: None, rtt_ms: ms(rtt) }
+                Self { kind: PathKind::Relay, address: None, rtt_ms: rtt.map(milliseconds) }
             }
-            PathView::Direct { address, rtt } => {
-                Self { kind: PathKind::Direct, address: Some(address), rtt_ms: ms(rtt) }
-            }
+            PathView::Direct { address, rtt } => Self {
+                kind: PathKind::Direct,
+                address: Some(address),
+                rtt_ms: rtt.map(milliseconds),
+            },
         }
     }
+}
+
+/// To the microsecond.
+fn milliseconds(rtt: Duration) -> f64 {
+    (rtt.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn delivered(receipt: Receipt, handle: u64) -> Report {
@@ -609,11 +636,6 @@ fn whoami_report(whoami: Whoami) -> Report {
     let Whoami { name, key, observed, mapped, network, server, server_key, registered } = whoami;
     let mapped = mapped.into_iter().map(|mapped| mapped.external).collect();
     Report::Whoami { name, key, address: observed, mapped, network, server, server_key, registered }
-}
-
-fn why_report(why: Why) -> Report {
-    let Why { name, key, path, reason, candidates } = why;
-    Report::Why { name, key, path: path.into(), reason, candidates }
 }
 
 fn problem(error: &SendError) -> Problem {

@@ -9,6 +9,7 @@ mod hiding;
 mod json;
 mod lan;
 mod lines;
+mod netcheck;
 mod outage;
 mod programs;
 mod refusals;

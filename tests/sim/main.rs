@@ -10,4 +10,5 @@ mod network;
 mod oracle;
 mod probe;
 mod profile;
+mod steady;
 mod talk;

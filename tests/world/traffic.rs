@@ -1,6 +1,7 @@
 //! Who reached whom, counted by the network and not by what the programs say.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::topology::HostId;
@@ -29,6 +30,22 @@ impl Count {
     }
 }
 
+/// A datagram's addresses at both ends of its way; boxes between may have changed them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Trip {
+    /// As its sender wrote them: source and destination.
+    pub(crate) sent: (SocketAddr, SocketAddr),
+    /// As its receiver saw them.
+    pub(crate) seen: (SocketAddr, SocketAddr),
+}
+
+impl Trip {
+    /// That of an answer over the same addresses.
+    const fn back(self) -> Self {
+        Self { sent: (self.seen.1, self.seen.0), seen: (self.sent.1, self.sent.0) }
+    }
+}
+
 /// Arrived datagrams by sending and receiving host.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -38,9 +55,10 @@ pub struct Traffic {
     through: BTreeMap<(HostId, HostId), Count>,
     /// When the newest payload that arrived directly was sent.
     newest: BTreeMap<(HostId, HostId), Instant>,
-    /// When the first datagram of a direction arrived.
-    heard: BTreeMap<(HostId, HostId), Instant>,
-    /// When the first datagram arrived that its sender sent after having heard the receiver.
+    /// When the first datagram of a direction arrived in this way.
+    heard: BTreeMap<(HostId, HostId, Trip), Instant>,
+    /// When the first datagram arrived that its sender sent after having heard the receiver over
+    /// the same addresses.
     answered: BTreeMap<(HostId, HostId), Instant>,
 }
 
@@ -72,8 +90,9 @@ impl Traffic {
         self.newest.get(&(from, to)).copied()
     }
 
-    /// When `at` first heard from `from` that its own datagrams arrive there, in whatever way it
-    /// is told: the earliest moment at which it can know of a direct path.
+    /// When `at` first heard from `from`, over a pair of addresses, that its own datagrams arrive
+    /// there over the same pair, in whatever way it is told: the earliest moment at which it can
+    /// know of a direct path.
     pub fn confirmed(&self, from: HostId, at: HostId) -> Option<Instant> {
         self.answered.get(&(from, at)).copied()
     }
@@ -87,6 +106,7 @@ impl Traffic {
         &mut self,
         from: HostId,
         to: HostId,
+        trip: Trip,
         payload: &[u8],
         sent: Instant,
         now: Instant,
@@ -95,8 +115,8 @@ impl Traffic {
             let newest = self.newest.entry((from, to)).or_insert(sent);
             *newest = sent.max(*newest);
         }
-        self.heard.entry((from, to)).or_insert(now);
-        if self.heard.get(&(to, from)).is_some_and(|heard| *heard <= sent) {
+        self.heard.entry((from, to, trip)).or_insert(now);
+        if self.heard.get(&(to, from, trip.back())).is_some_and(|heard| *heard <= sent) {
             self.answered.entry((from, to)).or_insert(now);
         }
     }

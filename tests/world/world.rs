@@ -15,7 +15,7 @@ use crate::nat::{NatBox, NatConfig};
 use crate::packet::Packet;
 use crate::topology::{Gate, GateId, GateKind, HostId, Owner, Topology, ZoneId};
 use crate::trace::Trace;
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, Trip};
 
 /// Steps at one instant before a world is declared to spin: far more than any honest burst.
 const STEPS_WITHOUT_TIME_MAX: u32 = 20_000;
@@ -56,6 +56,8 @@ struct Flight {
     origin: HostId,
     cause: Option<HostId>,
     sent: Instant,
+    /// Source and destination as it left.
+    left: (SocketAddr, SocketAddr),
     next: Hop,
 }
 
@@ -356,7 +358,8 @@ impl<A: Actor> World<A> {
     fn send(&mut self, host: HostId, cause: Option<HostId>, packet: Packet) {
         let slot = &mut self.hosts[host.0];
         let next = Hop::Zone(slot.zone);
-        let mut flight = Flight { packet, origin: host, cause, sent: self.clock.now(), next };
+        let (sent, left) = (self.clock.now(), (packet.src, packet.dst));
+        let mut flight = Flight { packet, origin: host, cause, sent, left, next };
         if !slot.addresses.contains(&flight.packet.src.ip()) {
             return self.drop_packet(&flight, "source is not the host's");
         }
@@ -486,8 +489,9 @@ impl<A: Actor> World<A> {
     fn deliver(&mut self, flight: Flight, host: HostId) {
         let now = self.clock.now();
         self.note_host(host, &flight.packet, "arrived");
-        let Flight { packet, origin, cause, sent, .. } = flight;
-        self.traffic.note_order(origin, host, &packet.payload, sent, now);
+        let Flight { packet, origin, cause, sent, left, .. } = flight;
+        let trip = Trip { sent: left, seen: (packet.src, packet.dst) };
+        self.traffic.note_order(origin, host, trip, &packet.payload, sent, now);
         self.traffic.arrived(origin, cause, host, &packet.payload);
         let Packet { src, dst, payload, .. } = packet;
         self.hosts[host.0].actor.handle_datagram(dst, src, payload, now);

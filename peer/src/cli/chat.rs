@@ -165,7 +165,8 @@ impl<'a> Chat<'a> {
             | Report::Notice { .. }
             | Report::List { .. }
             | Report::Whoami { .. }
-            | Report::Why { .. }
+            | Report::Why(_)
+            | Report::Netcheck(_)
             | Report::Trusted { .. }
             | Report::Missed { .. }
             | Report::Error { fatal: false, .. }

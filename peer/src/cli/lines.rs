@@ -22,6 +22,7 @@ text                    say it to everybody in the network
 /userlist               who is there
 /whoami                 your name, key and address
 /why NAME               which path leads to a peer, and why
+/netcheck               what your network allows
 /trust NAME             accept a peer's changed key; /trust HOST:PORT the server's
 /reg NAME               register, or take another name
 /notice TEXT            a word to the operator of the server
@@ -31,10 +32,11 @@ The words bc, send, userlist, exit and quit work without the slash too. To say s
 word, begin the line with a space; to say a slash, begin with two: //text says /text.";
 
 /// Words that complete to commands.
-pub(super) const COMMANDS: [&str; 12] = [
+pub(super) const COMMANDS: [&str; 13] = [
     "/broadcast",
     "/exit",
     "/help",
+    "/netcheck",
     "/notice",
     "/quit",
     "/reg",
@@ -74,6 +76,7 @@ fn parse_command(command: &str, rest: &str) -> Option<Line> {
         "userlist" => Line::Ask(Request::Userlist),
         "whoami" => Line::Ask(Request::Whoami),
         "why" => one(rest, "/why NAME", |name| Request::Why { name }),
+        "netcheck" => Line::Ask(Request::Netcheck),
         "trust" => one(rest, "/trust NAME, or /trust HOST:PORT", |who| Request::Trust { who }),
         "reg" => one(rest, "/reg NAME", |name| Request::Register { name }),
         "notice" if rest.is_empty() => Line::Usage("/notice TEXT"),
@@ -186,6 +189,7 @@ mod tests {
         }
         assert_eq!(parse("/whoami"), Line::Ask(Request::Whoami));
         assert_eq!(parse("/why bob"), Line::Ask(Request::Why { name: "bob".into() }));
+        assert_eq!(parse("/netcheck"), Line::Ask(Request::Netcheck));
         assert_eq!(parse("/trust a:1"), Line::Ask(Request::Trust { who: "a:1".into() }));
         assert_eq!(parse("/reg bob"), Line::Ask(Request::Register { name: "bob".into() }));
         assert_eq!(

@@ -3,6 +3,7 @@
 mod backend;
 mod chat;
 mod lines;
+mod netcheck;
 mod oneshot;
 mod output;
 mod terminal;
@@ -119,6 +120,8 @@ enum Command {
         #[arg(value_name = "NAME")]
         whom: String,
     },
+    /// Show what this host's network allows: the server, the NAT, and what to expect of direct paths
+    Netcheck,
     /// Accept a changed key of a peer or of the server
     Trust {
         /// A name, or the server's address
@@ -249,6 +252,7 @@ impl From<Command> for Request {
             Command::Userlist => Self::Userlist,
             Command::Whoami => Self::Whoami,
             Command::Why { whom } => Self::Why { name: whom },
+            Command::Netcheck => Self::Netcheck,
             Command::Trust { who } => Self::Trust { who },
         }
     }

@@ -5,8 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p2sp_proto::control::LeaveReason;
 use p2sp_proto::time::span;
+use p2sp_proto::traversal::nat::Profile;
 
-use crate::report::{ListScope, Listed, Path, PathKind, Report, To};
+use super::netcheck;
+use crate::report::{
+    Answered, Explained, Kind, ListScope, Listed, Path, PathKind, Report, To, Tried,
+};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +74,8 @@ fn text(report: &Report) -> String {
         Report::Notice { text, everybody: false } => format!("* operator to you: {}", clean(text)),
         Report::List { members, scope } => list(members, *scope),
         Report::Whoami { .. } => whoami(report),
-        Report::Why { name, path, reason, candidates, .. } => {
-            let mut text = format!("* {name}: {}; {}", path_text(path), clean(reason));
-            for candidate in candidates {
-                text.push_str(&format!("\n    {}", clean(candidate)));
-            }
-            text
-        }
+        Report::Why(explained) => why(explained),
+        Report::Netcheck(checked) => netcheck::text(checked),
         Report::Trusted { who } => format!("* the new key of {} is accepted", clean(who)),
         Report::Missed { count } => format!("* {count} lines were too many to show"),
         Report::Error { to: Some(to), text, .. } => format!("! {}: {}", clean(to), clean(text)),
@@ -136,17 +135,63 @@ fn whoami(report: &Report) -> String {
 }
 
 fn list(members: &[Listed], scope: ListScope) -> String {
-    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut text = match scope {
         ListScope::Network => format!("* {} here", members.len()),
         ListScope::Lan => format!("* no answer from the server; {} on this network", members.len()),
     };
     for Listed { name, key, address, since } in members {
-        let here = span(unix_now.saturating_sub(Duration::from_secs(*since)));
+        let here = for_how_long(*since);
         let (address, key) = (address_text(*address), key.fingerprint());
         text.push_str(&format!("\n    {name}  {address}  {key}  for {here}"));
     }
     text
+}
+
+fn why(explained: &Explained) -> String {
+    let Explained { name, path, since, reason, candidates, mapped, nat, their_nat, .. } = explained;
+    let mut text = format!("* {name}: {}", path_text(path));
+    if path.kind != PathKind::None {
+        text.push_str(&format!(" for {}", for_how_long(*since)));
+    }
+    text.push_str(&format!("; {}", clean(reason)));
+    for candidate in candidates {
+        text.push_str(&format!("\n    {}", tried(candidate)));
+    }
+    for address in mapped {
+        text.push_str(&format!("\n    a router forwards {address} to you"));
+    }
+    let theirs = their_nat.as_ref().map(|nat| (format!("{name}'s NAT"), nat));
+    for (whose, nat) in [("your NAT".to_owned(), nat)].into_iter().chain(theirs) {
+        if *nat != Profile::default() {
+            text.push_str(&format!("\n    {whose}: {}", nat.to_string().replace('\n', "; ")));
+        }
+    }
+    text
+}
+
+fn tried(candidate: &Tried) -> String {
+    let Tried { local, remote, kind, checks, result, rtt_ms } = candidate;
+    let kind = match kind {
+        Kind::Host => "its own",
+        Kind::Observed => "observed by the server",
+        Kind::PeerReflexive => "seen here",
+        Kind::Mapped => "mapped",
+        Kind::Predicted => "guessed",
+    };
+    let result = match (result, rtt_ms) {
+        (Answered::Now, Some(rtt)) => format!("answers in {rtt:.1} ms"),
+        (Answered::Now, None) => "answers".to_owned(),
+        (Answered::Before, _) => "answered before, silent now".to_owned(),
+        (Answered::Never, _) => "no answer".to_owned(),
+    };
+    let checks = if *checks == 1 { "1 check".to_owned() } else { format!("{checks} checks") };
+    format!("{remote} ({kind}) from {local}, {checks}: {result}")
+}
+
+/// The time since a moment in unix seconds.
+fn for_how_long(since: u64) -> String {
+    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    span(unix_now.saturating_sub(Duration::from_secs(since)))
 }
 
 fn address_text(address: Option<SocketAddr>) -> String {
@@ -206,6 +251,7 @@ fn is_unsafe(c: char) -> bool {
 mod tests {
     use super::*;
     use p2sp_proto::id::{PeerKey, PeerName};
+    use p2sp_proto::traversal::nat::{Field, Hairpin};
 
     fn message(text: &str) -> Report {
         let from = PeerName::new("bob").unwrap();
@@ -262,6 +308,68 @@ mod tests {
             "path": { "kind": "direct", "address": "192.0.2.1:9", "rtt_ms": 1.25 },
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
+    }
+
+    #[test]
+    fn why_is_told_with_every_pair() {
+        let pair = |remote: &str, kind, checks, result, rtt_ms| Tried {
+            local: "0.0.0.0:9".parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            kind,
+            checks,
+            result,
+            rtt_ms,
+        };
+        let report = Report::Why(Explained {
+            name: PeerName::new("bob").unwrap(),
+            key: PeerKey::from_bytes([1; 32]),
+            path: Path { kind: PathKind::Relay, address: None, rtt_ms: Some(20.0) },
+            since: u64::MAX,
+            cause: "silent".into(),
+            reason: "relayed: so it is".into(),
+            candidates: vec![
+                pair("192.0.2.1:5", Kind::Observed, 10, Answered::Never, None),
+                pair("10.0.0.1:5", Kind::Host, 1, Answered::Now, Some(1.25)),
+            ],
+            mapped: vec!["198.51.100.1:4001".parse().unwrap()],
+            nat: Profile::default(),
+            their_nat: Some(Profile {
+                hairpin: Field::Known { value: Hairpin::Works, samples: 1 },
+                ..Profile::default()
+            }),
+        });
+        assert_eq!(
+            render(&report, Format::Text),
+            "* bob: through the relay, 20.0 ms for 0 s; relayed: so it is\n    \
+             192.0.2.1:5 (observed by the server) from 0.0.0.0:9, 10 checks: no answer\n    \
+             10.0.0.1:5 (its own) from 0.0.0.0:9, 1 check: answers in 1.2 ms\n    \
+             a router forwards 198.51.100.1:4001 to you\n    \
+             bob's NAT: mapping: not known; filtering: not known; external ports: not known; \
+             hairpin: works (1 sample); unsolicited datagrams: not known; idle mappings: not known"
+        );
+        let line = render(&report, Format::Json);
+        let nat = |hairpin| {
+            serde_json::json!({
+                "mapping": null, "filtering": null, "allocation": null, "hairpin": hairpin,
+                "unsolicited": null, "lifetime": null,
+            })
+        };
+        let expected = serde_json::json!({
+            "event": "why", "name": "bob", "key": PeerKey::from_bytes([1; 32]),
+            "path": { "kind": "relay", "rtt_ms": 20.0 }, "since": u64::MAX,
+            "cause": "silent", "reason": "relayed: so it is",
+            "candidates": [
+                { "local": "0.0.0.0:9", "remote": "192.0.2.1:5", "kind": "observed", "checks": 10,
+                  "result": "never" },
+                { "local": "0.0.0.0:9", "remote": "10.0.0.1:5", "kind": "host", "checks": 1,
+                  "result": "now", "rtt_ms": 1.25 },
+            ],
+            "mapped": ["198.51.100.1:4001"],
+            "nat": nat(serde_json::Value::Null),
+            "their_nat": nat(serde_json::json!({ "value": "works", "samples": 1 })),
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
     }
 
     #[test]

@@ -487,21 +487,6 @@ pub struct Incoming {
     pub payload: Bytes,
 }
 
-/// Answer to `why`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why {
-    /// Which peer.
-    pub name: PeerName,
-    /// Its key.
-    pub key: PeerKey,
-    /// The path in use.
-    pub path: PathView,
-    /// In a sentence.
-    pub reason: String,
-    /// One line for each pair tried.
-    pub candidates: Vec<String>,
-}
-
 /// Answer to `whoami`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whoami {

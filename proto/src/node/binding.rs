@@ -50,6 +50,12 @@ impl Probe {
         (self.route == route && self.transaction == transaction).then_some(observed)
     }
 
+    /// Round trip of an answer that comes now; unknown where it may answer either of two requests.
+    fn rtt(&self, now: Instant) -> Option<Duration> {
+        let sent = self.next - RETRY;
+        (self.sent == 1).then(|| now.saturating_duration_since(sent))
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.next
     }
@@ -66,11 +72,13 @@ impl Probe {
 pub(super) struct OtherFamily {
     probe: Option<Probe>,
     next: Instant,
+    /// Round trip of the last measurement that tells one.
+    rtt: Option<Duration>,
 }
 
 impl OtherFamily {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { probe: None, next: now }
+        Self { probe: None, next: now, rtt: None }
     }
 
     /// Does what is due; `route` leads to the server in the other family, where there is one.
@@ -89,15 +97,26 @@ impl OtherFamily {
     }
 
     /// The socket and where the server sees it, if this datagram is the answer.
-    pub(super) fn answer(&mut self, route: Route, data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    pub(super) fn answer(
+        &mut self,
+        route: Route,
+        data: &[u8],
+        now: Instant,
+    ) -> Option<(SocketAddr, SocketAddr)> {
         let observed = self.probe.as_ref()?.answer(route, data)?;
-        self.probe = None;
+        self.rtt = self.probe.take().and_then(|probe| probe.rtt(now)).or(self.rtt);
         Some((route.local, observed))
+    }
+
+    /// Round trip to the server in this family.
+    pub(super) const fn rtt(&self) -> Option<Duration> {
+        self.rtt
     }
 
     /// The network changed: measure again at once.
     pub(super) fn restart(&mut self, now: Instant) {
         self.probe = None;
+        self.rtt = None;
         self.next = now;
     }
 

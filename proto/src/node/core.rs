@@ -75,8 +75,8 @@ impl Core {
             exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
-            nat: Profile::default(),
             observed: BTreeMap::new(),
+            nat: Profile::default(),
             claimed: Purse::of_node(now),
             mapped: Vec::new(),
             clock,
@@ -111,9 +111,24 @@ impl Core {
         self.owners.retain(|id, of| *of != owner || kept.contains(id));
     }
 
+    /// Unix seconds.
+    pub(super) fn seconds(&self, now: Instant) -> u64 {
+        self.clock.seconds(now)
+    }
+
+    /// Where the server sees the socket of this bound address.
+    pub(super) fn observed_at(&self, bound: SocketAddr) -> Option<SocketAddr> {
+        self.observed.get(&bound).copied()
+    }
+
+    /// Where the server sees our sockets.
+    pub(super) fn observed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.observed.values().copied()
+    }
+
     /// Grows with every call and, wall clock willing, over restarts: orders early data.
     pub(super) fn early_counter(&mut self, now: Instant) -> u64 {
-        let counter = self.clock.seconds(now).saturating_mul(1 << 20);
+        let counter = self.seconds(now).saturating_mul(1 << 20);
         self.last_counter = counter.max(self.last_counter + 1);
         self.last_counter
     }

@@ -19,6 +19,7 @@ mod from_server;
 mod introduce;
 mod lan;
 mod neighbours;
+mod netcheck;
 mod outbox;
 mod peer_link;
 mod profile;
@@ -27,6 +28,7 @@ mod server_link;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -37,17 +39,19 @@ use bytes::Bytes;
 pub use self::api::{
     Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Handle, Incoming,
     Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient,
-    Registration, Scope, SocketUse, Whoami, Why,
+    Registration, Scope, SocketUse, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
 use self::lan::Lan;
+pub use self::netcheck::{Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
+pub use self::why::{Party, Reason, Router, Why};
 use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
@@ -286,7 +290,7 @@ impl Node {
     /// The path to a peer, what was tried, and why it is the one.
     pub fn why(&self, name: &PeerName) -> Option<Why> {
         let link = self.links.values().find(|link| link.name == *name);
-        link.map(PeerLink::why)
+        link.map(|link| link.why(&self.core))
     }
 
     /// Who this peer is, to itself and to the server.
@@ -303,6 +307,36 @@ impl Node {
             server_key: self.server.key,
             registered: registered.is_some(),
         }
+    }
+
+    /// What this host's network allows, as far as it is known by now.
+    pub fn netcheck(&self) -> Netcheck {
+        let nat = self.core.nat;
+        let measuring = match self.profile_target() {
+            _ if nat != Profile::default() => Measuring::Done,
+            Some(_) => Measuring::UnderWay,
+            None => Measuring::Impossible,
+        };
+        Netcheck {
+            server: self.server.display.clone(),
+            registered: self.registered.is_some() && self.server.is_answering(),
+            ways: self.ways().collect(),
+            mapped: self.core.mapped().collect(),
+            nat,
+            measuring,
+            exposure: self.core.exposure,
+        }
+    }
+
+    /// The ways on which the server answers.
+    fn ways(&self) -> impl Iterator<Item = Way> {
+        let session = self.via().map(|via| (via.route, self.server.rtt()));
+        let other = self.server.other_family(&self.core);
+        let other = other.map(|route| (route, self.other_family.rtt()));
+        session.into_iter().chain(other).filter_map(|(route, rtt)| {
+            let observed = self.core.observed_at(route.local)?;
+            Some(Way { server: route.remote, observed, rtt })
+        })
     }
 
     /// Nothing waits for a receipt.
@@ -438,7 +472,7 @@ impl Node {
         if let Some(ready) = self.spares.measured(route, data) {
             return self.offer_spare(&ready, now);
         }
-        if let Some((bound, observed)) = self.other_family.answer(route, data) {
+        if let Some((bound, observed)) = self.other_family.answer(route, data, now) {
             if self.core.note_observed(bound, observed) {
                 self.candidates_changed(now);
             }
@@ -464,8 +498,12 @@ impl Node {
         routes.find(|route| route.remote.is_ipv4())
     }
 
-    /// Where to ask about our NAT: known while registered with a server that has two ports.
+    /// Where to ask about our NAT: known while registered with a server that has two ports. Who
+    /// hides has no use for it.
     fn profile_target(&self) -> Option<Target> {
+        if self.core.exposure == Exposure::Hidden {
+            return None;
+        }
         let stun = self.registered.as_ref()?.stun?;
         let main = self.route_v4().filter(|_| self.phase == Phase::Running)?;
         let other = |ip: &IpAddr| ip.is_ipv4() && *ip != main.remote.ip();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use world::scenario::{Class, Outcome, Pair, Path, run_pair, tell_pair};
+use world::scenario::{Class, Goal, Outcome, Pair, Path, run_pair, tell_pair};
 
 use crate::{Seeds, caught};
 use statistics::{Tally, show};
@@ -125,6 +125,8 @@ fn table(out: &mut impl io::Write, played: &[Played]) -> io::Result<()> {
             continue;
         }
         let tally = Tally::of(members.iter().copied());
+        // What happens in mid-conversation has nothing to do with the time of a first path.
+        let is_first = class.goal() != Goal::Recovery;
         writeln!(
             out,
             "{:<32}{:>6}{:>8}{:>8.1}%{:>10}{:>10}{:>12}{:>12}{:>10}",
@@ -134,8 +136,11 @@ fn table(out: &mut impl io::Write, played: &[Played]) -> io::Result<()> {
             100.0 * tally.direct as f64 / tally.runs as f64,
             show(tally.time(0.5)),
             show(tally.time(0.95)),
-            show(tally.over_floor(0.5)),
-            tally.times_floor(0.5).map_or_else(|| "-".into(), |times| format!("{times:.2}")),
+            show(tally.over_floor(0.5).filter(|_| is_first)),
+            tally
+                .times_floor(0.5)
+                .filter(|_| is_first)
+                .map_or_else(|| "-".into(), |times| format!("{times:.2}")),
             tally.most_sent
         )?;
     }

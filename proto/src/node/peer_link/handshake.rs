@@ -230,7 +230,7 @@ impl PeerLink {
         self.candidates_told = 0;
         let selected = self.agent.as_ref().and_then(Agent::selected);
         if let Some(route) = selected {
-            self.use_route(route, now);
+            self.use_route(route, core, now);
         }
     }
 

@@ -22,6 +22,7 @@ use self::handshake::Handshake;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
+use super::why::Party;
 use crate::control::{self, CandidateKindText, Connect, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
@@ -61,7 +62,7 @@ pub(super) struct PeerLink {
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
     /// Which of the two hides, if one does: there is no agent then.
-    hides: Option<Hides>,
+    hides: Option<Party>,
     agent: Option<Agent>,
     /// Checks to addresses that only this peer vouches for.
     claimed: Purse,
@@ -76,17 +77,23 @@ pub(super) struct PeerLink {
     direct: BTreeMap<PathId, Route>,
     unproved: BTreeMap<PathId, ([u8; 8], Route)>,
     preferred: PathId,
-    next_path: u8,
+    /// Direct paths that each side began in this session.
+    own_paths: u8,
+    their_paths: u8,
     candidates_told: u64,
     last_used: Instant,
     /// When a packet of the session last opened, or the session began.
     last_heard: Instant,
     warm_at: Instant,
     reintroduced: Option<Instant>,
+    /// When to ask for another introduction, unless the relayed path answers before.
+    reintroduce_at: Option<Instant>,
     /// Delays after sessions that ended in a quarrel, and when the present one is over.
     pause: Backoff,
     not_before: Option<Instant>,
     view: PathView,
+    /// Unix seconds since when it is in use.
+    view_since: u64,
 }
 
 /// The way to the server that relay frames take.
@@ -101,13 +108,6 @@ pub(super) struct Via {
 pub(super) enum Origin {
     Relay,
     Direct(Route),
-}
-
-/// Who of a pair hides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hides {
-    We,
-    They,
 }
 
 /// What a link tells the node.
@@ -143,7 +143,7 @@ impl PeerLink {
             replied: VecDeque::new(),
             relay: None,
             connect: None,
-            hides: (core.exposure == Exposure::Hidden).then_some(Hides::We),
+            hides: (core.exposure == Exposure::Hidden).then_some(Party::Own),
             agent: None,
             claimed: Purse::of_peer(now),
             spare: None,
@@ -153,15 +153,18 @@ impl PeerLink {
             direct: BTreeMap::new(),
             unproved: BTreeMap::new(),
             preferred: PathId::SERVER,
-            next_path: 1,
+            own_paths: 0,
+            their_paths: 0,
             candidates_told: 0,
             last_used: now,
             last_heard: now,
             warm_at: now + RELAY_WARM,
             reintroduced: None,
+            reintroduce_at: None,
             pause: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
             not_before: None,
             view: PathView::None,
+            view_since: core.seconds(now),
         }
     }
 
@@ -174,7 +177,7 @@ impl PeerLink {
         payload: Bytes,
         now: Instant,
     ) -> Result<Sequence, transport::SendError> {
-        self.last_used = now;
+        self.note_use(now);
         self.conversation.transport().send(channel, payload, now)
     }
 
@@ -184,8 +187,16 @@ impl PeerLink {
 
     pub(super) fn poll_message(&mut self, now: Instant) -> Option<transport::Received> {
         let message = self.conversation.transport().poll_message(now)?;
-        self.last_used = now;
+        self.note_use(now);
         Some(message)
+    }
+
+    /// The pair talks: a direct path is worth looking for.
+    fn note_use(&mut self, now: Instant) {
+        self.last_used = now;
+        if let Some(agent) = &mut self.agent {
+            agent.wake(now);
+        }
     }
 
     pub(super) fn remote_epoch(&self) -> Epoch {
@@ -250,8 +261,8 @@ impl PeerLink {
         self.relay = Some(event.channel);
         self.open_relay(now);
         self.hides = match (core.exposure, event.member.observed) {
-            (Exposure::Hidden, _) => Some(Hides::We),
-            (Exposure::Open, None) => Some(Hides::They),
+            (Exposure::Hidden, _) => Some(Party::Own),
+            (Exposure::Open, None) => Some(Party::Other),
             (Exposure::Open, Some(_)) => None,
         };
         if self.hides.is_some() {
@@ -399,6 +410,7 @@ impl PeerLink {
         // Events may call forth checks, which shall leave at once.
         self.collect_events(notices, now);
         self.collect_agent(notices, core, now);
+        self.reintroduce_when_due(notices, now);
         self.tell_candidates(now);
         self.try_handshake(via, notices, core, now);
         while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
@@ -407,6 +419,7 @@ impl PeerLink {
         let view = self.view();
         if !view.is_same(&self.view) {
             self.view = view;
+            self.view_since = core.seconds(now);
             notices.push(Notice::Path(view));
         }
     }
@@ -428,8 +441,9 @@ impl PeerLink {
                 }
                 Event::Readable => notices.push(Notice::Readable),
                 Event::Writable => notices.push(Notice::Writable),
-                Event::PathSuspect(path) => self.suspect(path, notices, now),
-                Event::PathRecovered(_) => {}
+                Event::PathSuspect(path) => self.suspect(path, now),
+                Event::PathFailed(path) => self.give_up(path, now),
+                Event::PathRecovered(path) => self.recovered(path, now),
                 Event::Control { path, frame } => self.handle_control(path, frame, notices, now),
             }
         }
@@ -494,7 +508,11 @@ impl PeerLink {
             self.last_heard = now;
             self.begin_handshake(core, now);
         }
+        let talks = self.is_talking(now);
         if let Some(agent) = &mut self.agent {
+            if !talks {
+                agent.rest();
+            }
             agent.handle_timeout(now);
         }
         if self.warm_at <= now {
@@ -519,6 +537,7 @@ impl PeerLink {
         next = earliest(next, self.deaf_at().map(|at| (at, "silent peer")));
         let pause = self.not_before.filter(|_| self.wants_session());
         next = earliest(next, pause.map(|at| (at, "pause")));
+        next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
         next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
         earliest(next, handshake)

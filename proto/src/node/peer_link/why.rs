@@ -1,9 +1,12 @@
 //! The path in use and the reason for it, for people.
 
-use super::super::api::{PathView, Why};
-use super::{Hides, PeerLink};
-use crate::id::{PathId, PeerName};
+use super::super::api::PathView;
+use super::super::core::Core;
+use super::super::why::{Reason, Router, Why};
+use super::PeerLink;
+use crate::id::PathId;
 use crate::traversal::{self, Agent};
+use crate::wire::frame::CandidateKind;
 
 impl PeerLink {
     /// The path in use.
@@ -47,50 +50,55 @@ impl PeerLink {
         )
     }
 
-    /// The path in use, what was tried, and the reason in a sentence.
-    pub(in crate::node) fn why(&self) -> Why {
+    /// The path in use, what was tried, and the reason.
+    pub(in crate::node) fn why(&self, core: &Core) -> Why {
         let report = self.agent.as_ref().map(Agent::report);
-        let pairs = report.as_ref().map_or(&[][..], |report| &report.pairs);
+        let reason = self.reason(report.as_ref(), core);
         Why {
             name: self.name.clone(),
             key: self.key,
             path: self.view(),
-            reason: self.reason(report.as_ref()),
-            candidates: pairs.iter().map(ToString::to_string).collect(),
+            since: self.view_since,
+            reason,
+            pairs: report.map_or_else(Vec::new, |report| report.pairs),
+            mapped: core.mapped().collect(),
+            nat: core.nat,
+            their_nat: None,
         }
     }
 
-    pub(super) fn reason(&self, report: Option<&traversal::Report>) -> String {
-        let name = &self.name;
-        match (self.view(), report) {
-            (PathView::None, _) => format!("no session with {name} stands; send it a message"),
-            (PathView::Direct { address, .. }, _) => {
-                format!("direct: {name} answers authenticated checks at {address}")
-            }
-            (PathView::Relay { .. }, _) if self.hides == Some(Hides::We) => {
-                "relayed: this peer hides its address (--relay-only)".to_owned()
-            }
-            (PathView::Relay { .. }, _) if self.hides == Some(Hides::They) => {
-                format!("relayed: {name} hides its address")
-            }
-            (PathView::Relay { .. }, None) => format!("relayed: {name} was not introduced yet"),
-            (PathView::Relay { .. }, Some(report)) => relay_reason(name, report),
+    fn reason(&self, report: Option<&traversal::Report>, core: &Core) -> Reason {
+        match (self.view(), self.hides, report) {
+            (PathView::None, ..) => Reason::NoSession,
+            (PathView::Direct { address, .. }, ..) => Reason::Direct { address },
+            (PathView::Relay { .. }, Some(party), _) => Reason::Hidden(party),
+            (PathView::Relay { .. }, None, None) => Reason::NotIntroduced,
+            (PathView::Relay { .. }, None, Some(report)) => relay_reason(report, core),
         }
     }
 }
 
-fn relay_reason(name: &PeerName, report: &traversal::Report) -> String {
-    let tried = report.pairs.len();
-    let answered = report.pairs.iter().filter(|pair| pair.answered).count();
-    match (report.state, tried, answered) {
-        (traversal::State::Checking, ..) => {
-            format!("relayed for now: {tried} address pairs to {name} are being checked")
+fn relay_reason(report: &traversal::Report, core: &Core) -> Reason {
+    let pairs = report.pairs.len();
+    if pairs == 0 {
+        return Reason::NoCommonFamily;
+    }
+    if report.state == traversal::State::Checking {
+        return Reason::Checking { pairs };
+    }
+    if report.pairs.iter().any(|pair| pair.answered) {
+        return Reason::Lost;
+    }
+    let seen = |pair: &&traversal::PairReport| {
+        let address = pair.remote.address.ip();
+        let ours = core.observed().any(|own| own.ip() == address);
+        pair.remote.kind == CandidateKind::Observed && address.is_ipv4() && ours
+    };
+    match report.pairs.iter().find(seen) {
+        Some(pair) => Reason::SameRouter { address: pair.remote.address.ip() },
+        None => {
+            let (own, their) = (Router::of(&core.nat), Router::Unknown);
+            Reason::Silent { pairs, own, their }
         }
-        (_, 0, _) => format!("relayed: {name} offered no address that this host can send to"),
-        (_, _, 0) => format!(
-            "relayed: none of {tried} address pairs to {name} answered; a NAT that chooses a new \
-             port for each destination, or a firewall that blocks UDP, stands between"
-        ),
-        _ => format!("relayed: a direct path to {name} was proved and failed; it is tried again"),
     }
 }

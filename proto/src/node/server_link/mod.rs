@@ -500,6 +500,16 @@ impl ServerLink {
         others.find_map(|address| core.route_to(*address))
     }
 
+    /// Whether nothing speaks against the server being there: one keepalive may be on its way.
+    pub(super) fn is_answering(&self) -> bool {
+        self.up.as_ref().is_some_and(|up| up.unanswered <= 1)
+    }
+
+    /// Round trip of the session.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.up.as_ref()?.conversation.transport_ref().path_stats(PathId::SERVER)?.rtt
+    }
+
     pub(super) fn up(&self) -> Option<&Up> {
         self.up.as_ref()
     }

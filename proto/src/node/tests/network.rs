@@ -1,6 +1,7 @@
 //! What routers forward, and a network that changes under a node.
 
 use super::*;
+use crate::traversal::PairReport;
 
 const EXTERNAL: &str = "100.64.0.9:5000";
 
@@ -11,7 +12,9 @@ fn mapped(n: u8, external: &str) -> Input<'static> {
 
 /// What node `n` tried towards `to`, a line each.
 fn tried(net: &mut Net, n: u8, to: &str) -> String {
-    net.host(n).node.why(&to.parse().unwrap()).unwrap().candidates.join("\n")
+    let why = net.host(n).node.why(&to.parse().unwrap()).unwrap();
+    let line = |pair: &PairReport| format!("{} {:?}\n", pair.remote.address, pair.remote.kind);
+    why.pairs.iter().map(line).collect()
 }
 
 /// What leaves node 1 towards `to`, in order.
@@ -33,7 +36,7 @@ fn a_mapped_address_is_part_of_the_introduction() {
     net.send(2, 1, "alice", "hello");
     net.run(second(1));
     let tried = tried(&mut net, 2, "alice");
-    assert!(tried.contains("100.64.0.9:5000 (mapped)"), "{tried}");
+    assert!(tried.contains("100.64.0.9:5000 Mapped"), "{tried}");
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn peers_are_told_when_a_mapping_comes_and_goes() {
     net.input(1, mapped(1, EXTERNAL));
     net.run(second(2));
     let here = tried(&mut net, 2, "alice");
-    assert!(here.contains("100.64.0.9:5000 (mapped)"), "{here}");
+    assert!(here.contains("100.64.0.9:5000 Mapped"), "{here}");
     net.input(1, Input::Mapped(Vec::new()));
     net.run(second(2));
     let gone = tried(&mut net, 2, "alice");
@@ -82,7 +85,7 @@ fn what_was_mapped_while_registering_is_told_after() {
     net.send(2, 1, "alice", "hello");
     net.run(second(1));
     let tried = tried(&mut net, 2, "alice");
-    assert!(tried.contains("100.64.0.9:5000 (mapped)"), "{tried}");
+    assert!(tried.contains("100.64.0.9:5000 Mapped"), "{tried}");
 }
 
 #[test]

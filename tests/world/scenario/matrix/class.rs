@@ -35,8 +35,8 @@ pub enum Class {
     Block,
     /// One side stable, the other's ports anywhere.
     Birthday,
-    /// Ports must be guessed, and a box maps by address: only who asks a server with two
-    /// addresses can tell that from a stable one.
+    /// Ports must be guessed, and a box maps by address. Only who asks a server with two
+    /// addresses can tell that from a stable one: these pairs have such a server.
     ByAddress,
     /// No direct path.
     Hopeless,
