@@ -18,7 +18,7 @@
 //! | `spread` | `delivered`, `failed`: counts of a message to everybody, after its last receipt |
 //! | `path` | `name`, `path` |
 //! | `notice` | `text`, `everybody` |
-//! | `near` | `name`, `key`, `address`: the server is silent, and this member is on the LAN |
+//! | `near` | `name`, `key`, `address?`: the server is silent, and this member is on the LAN |
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
 //! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `mapped?`, `nat`, `their_nat?` |
