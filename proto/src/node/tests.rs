@@ -2,6 +2,7 @@
 
 mod hiding;
 mod network;
+mod punch;
 mod reasons;
 mod third_party;
 
@@ -80,6 +81,7 @@ fn config(n: u8, name: &str) -> Config {
         aes: true,
         name_keeping: NameKeeping::Keep,
         delivery_timeout: None,
+        guessing: Guessing::On,
         exposure: Exposure::Open,
     }
 }

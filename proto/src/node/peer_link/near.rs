@@ -31,6 +31,7 @@ impl PeerLink {
         now: Instant,
     ) {
         agent.hint(&neighbour.addresses, now);
+        self.interrupt_punch(core, now);
         self.adopt(agent, neighbour.meeting.connect);
         if self.has_session() && self.handshake.is_none() {
             // Another process of the peer, if its checks prove it: it holds none of our keys.

@@ -5,6 +5,7 @@ use super::super::core::Core;
 use super::super::why::{Reason, Router, Why};
 use super::PeerLink;
 use crate::id::PathId;
+use crate::traversal::nat::Profile;
 use crate::traversal::{self, Agent};
 use crate::wire::frame::CandidateKind;
 
@@ -63,7 +64,7 @@ impl PeerLink {
             pairs: report.map_or_else(Vec::new, |report| report.pairs),
             mapped: core.mapped().collect(),
             nat: core.nat,
-            their_nat: None,
+            their_nat: self.punch.their_nat(),
         }
     }
 
@@ -74,14 +75,31 @@ impl PeerLink {
             (PathView::Relay { .. }, Some(party), _) => Reason::Hidden(party),
             (PathView::Relay { .. }, None, None) => Reason::NotIntroduced,
             (PathView::Relay { .. }, None, Some(report)) => {
+                let their = self.punch.their_nat();
                 let had_direct = self.own_paths > 0 || self.their_paths > 0;
-                relay_reason(report, core, had_direct)
+                self.punch_reason(report)
+                    .unwrap_or_else(|| relay_reason(report, core, their, had_direct))
             }
+        }
+    }
+
+    /// Where ports are guessed, what came of it so far.
+    fn punch_reason(&self, report: &traversal::Report) -> Option<Reason> {
+        let guessed = report.guessed;
+        match (self.punch.rounds(), self.punch.is_active()) {
+            (0, _) => None,
+            (round, true) => Some(Reason::Guessing { round, guessed }),
+            (rounds, false) => Some(Reason::NotGuessed { rounds, guessed }),
         }
     }
 }
 
-fn relay_reason(report: &traversal::Report, core: &Core, had_direct: bool) -> Reason {
+fn relay_reason(
+    report: &traversal::Report,
+    core: &Core,
+    their: Option<Profile>,
+    had_direct: bool,
+) -> Reason {
     let pairs = report.pairs.len();
     if pairs == 0 {
         return Reason::NoCommonFamily;
@@ -100,7 +118,7 @@ fn relay_reason(report: &traversal::Report, core: &Core, had_direct: bool) -> Re
     match report.pairs.iter().find(seen) {
         Some(pair) => Reason::SameRouter { address: pair.remote.address.ip() },
         None => {
-            let (own, their) = (Router::of(&core.nat), Router::Unknown);
+            let (own, their) = (Router::of(&core.nat), Router::of(&their.unwrap_or_default()));
             Reason::Silent { pairs, own, their }
         }
     }
@@ -157,7 +175,8 @@ mod tests {
             (State::Waiting, vec![own_router, host], Reason::SameRouter { address }),
             (State::Waiting, vec![elsewhere, pair(Host, "10.0.0.2:6", true)], Reason::Lost),
         ] {
-            assert_eq!(relay_reason(&traversal::Report { state, pairs }, &core(), false), reason);
+            let report = traversal::Report { state, pairs, guessed: traversal::Guessed::default() };
+            assert_eq!(relay_reason(&report, &core(), None, false), reason);
         }
     }
 }
