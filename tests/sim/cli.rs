@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
-use world::scenario::{Failure, FirstMessage, chaos, first_message, talk};
+use world::scenario::{Failure, FirstMessage, chaos, first_message, steady, talk};
 
 /// Runs a suite of the simulated world over many seeds
 #[derive(Parser)]
@@ -24,6 +24,8 @@ enum Suite {
     Talk(Seeds),
     /// How long the first message to a known peer takes
     FirstMessage(Seeds),
+    /// A conversation whose network changes under it, and what losses do to one
+    Steady(Seeds),
 }
 
 #[derive(Args)]
@@ -48,6 +50,7 @@ fn main() -> io::Result<ExitCode> {
     let good = match Suite::parse() {
         Suite::Chaos(seeds) => run_seeds(&mut out, "chaos", &seeds, chaos)?,
         Suite::Traversal(options) => traversal::run(&mut out, &options)?,
+        Suite::Steady(seeds) => run_seeds(&mut out, "steady", &seeds, steady)?,
         Suite::Talk(seeds) => run_seeds(&mut out, "talk", &seeds, talk)?,
         Suite::FirstMessage(seeds) => {
             run_seeds(&mut out, "first-message", &seeds, both_first_messages)?

@@ -11,4 +11,5 @@ mod network;
 mod oracle;
 mod probe;
 mod profile;
+mod steady;
 mod talk;

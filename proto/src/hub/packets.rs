@@ -279,6 +279,7 @@ impl Hub {
                 | transport::Event::Readable
                 | transport::Event::Writable
                 | transport::Event::PathSuspect(_)
+                | transport::Event::PathFailed(_)
                 | transport::Event::PathRecovered(_) => {}
             }
         }

@@ -46,7 +46,7 @@ use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
 use self::lan::Lan;
-pub use self::netcheck::{Measuring, Netcheck, Outlook, Way};
+pub use self::netcheck::{LanSearch, Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
@@ -329,6 +329,7 @@ impl Node {
             mapped: self.core.mapped().collect(),
             nat,
             measuring,
+            lan: self.lan.search(),
             exposure: self.core.exposure,
         }
     }

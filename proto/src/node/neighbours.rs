@@ -34,7 +34,7 @@ impl Node {
         if matches!(heard, Heard::New(_)) && self.server.is_silent() {
             self.core.event(Event::Near(member.clone()));
         }
-        let recipient = Recipient::Name(member.name.clone());
+        let recipient = Recipient::Name(member.name);
         let waiting = self.outbox.unresolved().into_iter().find(|(_, to)| *to == recipient);
         if let Some((id, _)) = waiting {
             self.resolve(id, now);

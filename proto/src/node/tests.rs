@@ -3,6 +3,7 @@
 mod hiding;
 mod network;
 mod punch;
+mod reasons;
 mod third_party;
 
 use crate::time::origin as start_of_time;
@@ -726,13 +727,56 @@ fn a_late_packet_of_an_old_path_does_not_bring_it_back() {
     net.run(second(10));
     net.send(c, 7, dname, "again");
     net.run(second(2));
+    let preferred = |net: &mut Net| {
+        let line = net.host(d).node.diagnose().swap_remove(0);
+        line.split("prefers ").nth(1).map(|rest| rest[..9].to_owned())
+    };
+    let before = preferred(&mut net);
+    assert!(before.as_ref().is_some_and(|path| ["PathId(3)", "PathId(4)"].contains(&&**path)));
     net.flying.push((net.now + ONE_WAY, held));
     net.run(Duration::from_millis(100));
-    assert!(
-        net.host(d).node.diagnose()[0].contains("prefers PathId(2)"),
-        "{:?}",
-        net.host(d).node.diagnose()
-    );
+    assert_eq!(preferred(&mut net), before);
+}
+
+#[test]
+fn path_ids_that_run_out_make_a_new_session() {
+    let mut net = Net::of_two();
+    for n in 1..=140 {
+        net.drops = between_peers;
+        net.send(1, 2 * n, "bob", &format!("cut {n}"));
+        net.send(2, 2 * n, "alice", &format!("cut {n}"));
+        net.run(second(8));
+        net.drops = |_| false;
+        net.send(1, 2 * n + 1, "bob", &format!("whole {n}"));
+        net.run(second(5));
+        let line = net.host(1).node.diagnose().swap_remove(0);
+        assert!(!line.contains("prefers PathId(0)"), "after {n} cuts: {line}");
+    }
+}
+
+#[test]
+fn a_direct_path_is_looked_for_as_long_as_the_pair_talks() {
+    let mut net = Net::of_two();
+    net.drops = between_peers;
+    let checks = |net: &mut Net, time| {
+        net.seen.clear();
+        net.run(time);
+        net.seen.iter().filter(|seen| seen.contains(" Stun ")).count()
+    };
+    for n in 1..=60 {
+        net.send(1, n, "bob", &format!("message {n}"));
+        net.run(second(60));
+    }
+    net.send(1, 61, "bob", "the last");
+    let talking = checks(&mut net, second(290));
+    assert!((2..=40).contains(&talking), "{talking} checks in five minutes");
+    net.run(second(30));
+    assert_eq!(checks(&mut net, second(400)), 0, "nobody talks");
+    net.drops = |_| false;
+    net.send(1, 62, "bob", "again");
+    net.run(second(3));
+    let line = net.host(1).node.diagnose().swap_remove(0);
+    assert!(!line.contains("prefers PathId(0)"), "{line}");
 }
 
 #[test]

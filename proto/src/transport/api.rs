@@ -126,6 +126,9 @@ pub enum Event {
     Writable,
     /// Two unanswered probe timeouts: traffic also goes elsewhere.
     PathSuspect(PathId),
+    /// The same, for the third time without payload in between: small packets or checks may
+    /// pass there, payload does not.
+    PathFailed(PathId),
     /// A suspect path acknowledged again.
     PathRecovered(PathId),
     /// A frame for the owner, from a packet on `path`.

@@ -43,7 +43,7 @@ pub use api::{Config, ControlFrame, Event, FrameError, PathKind, PathStats, Rece
 use control::ControlQueue;
 use incoming::Arrival;
 use packet::{Carried, Packet};
-use path::Path;
+use path::{Path, Silence};
 use receive::{Inbox, Origin, Part};
 use send::{EarlyVerdict, Outbox};
 
@@ -201,6 +201,18 @@ impl Transport {
         if let Some(index) = self.index(path) {
             let carried = self.paths[index].reset(now);
             self.requeue(&carried, now);
+        }
+    }
+
+    /// Whether the path is suspect.
+    pub fn is_suspect(&self, path: PathId) -> bool {
+        self.index(path).is_some_and(|index| self.paths[index].suspect)
+    }
+
+    /// A suspect path was proved by other means: it carries data again at once.
+    pub fn restore_path(&mut self, path: PathId, now: Instant) {
+        if let Some(index) = self.index(path).filter(|index| self.paths[*index].suspect) {
+            self.paths[index].restore(now);
         }
     }
 
@@ -468,17 +480,17 @@ impl Transport {
 
     fn on_probe_timeout(&mut self, index: usize, now: Instant) {
         let path = &mut self.paths[index];
-        let (id, became_suspect) = (path.id, path.on_probe_timeout());
+        let (id, silence) = (path.id, path.on_probe_timeout());
         let oldest = path.in_flight().find(|carried| self.outbox.is_unacked(carried)).cloned();
-        let again: Vec<Carried> = if became_suspect {
-            path.in_flight().cloned().collect()
-        } else {
-            oldest.into_iter().collect()
+        let (again, event): (Vec<Carried>, _) = match silence {
+            Silence::Short => (oldest.into_iter().collect(), None),
+            Silence::Suspect => (path.in_flight().cloned().collect(), Some(Event::PathSuspect(id))),
+            Silence::Fruitless => {
+                (path.in_flight().cloned().collect(), Some(Event::PathFailed(id)))
+            }
         };
         self.requeue(&again, now);
-        if became_suspect {
-            self.events.push_back(Event::PathSuspect(id));
-        }
+        self.events.extend(event);
     }
 
     /// What these packets carried is to be sent again where it still matters.

@@ -18,6 +18,11 @@ const PACKET_THRESHOLD: u64 = 3;
 const SUSPECT_AFTER: u8 = 2;
 /// Probe intervals up to [`PROBE_MAX`] before they grow to [`PROBE_MAX_LATE`].
 const PROBES_EARLY: u8 = 8;
+/// Times in a row that a path may become suspect without payload getting through, although
+/// small packets or checks do, until it is given up.
+const FRUITLESS_MAX: u8 = 3;
+/// A packet that is smaller by no more proves what a larger one did not.
+const SIZE_SLACK: u16 = 64;
 /// A silent path is probed at least this often at first...
 const PROBE_MAX: Duration = Duration::from_secs(2);
 /// ...and this often when it stays silent.
@@ -50,7 +55,12 @@ pub(super) struct Path {
     in_flight: u64,
     largest_acked: Option<u64>,
     loss_at: Option<Instant>,
-    last_eliciting: Instant,
+    /// Since when no acknowledgement came for anything in flight, or when the last probe left.
+    waiting_since: Instant,
+    /// How often it became suspect since a packet as large as the lost ones got through.
+    fruitless: u8,
+    /// Size of the largest packet in flight when it did.
+    doubted_size: u16,
     /// When the pacer lets the next packet go, if it holds one back.
     pub(super) paced_until: Option<Instant>,
     last_ack: Option<Instant>,
@@ -65,6 +75,17 @@ pub(super) struct Settled {
     pub(super) acked: Vec<Carried>,
     pub(super) lost: Vec<Carried>,
     pub(super) recovered: bool,
+}
+
+/// What a probe timeout says of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It may be a loss; or the path is suspect already.
+    Short,
+    /// It became suspect.
+    Suspect,
+    /// The same, over and over: it does not carry payload, whatever else it carries.
+    Fruitless,
 }
 
 impl Path {
@@ -86,7 +107,9 @@ impl Path {
             in_flight: 0,
             largest_acked: None,
             loss_at: None,
-            last_eliciting: now,
+            waiting_since: now,
+            fruitless: 0,
+            doubted_size: 0,
             paced_until: None,
             last_ack: None,
             lost_total: 0,
@@ -107,6 +130,7 @@ impl Path {
         self.congestion = Cubic::new(self.payload_max);
         self.pacer = Pacer::new(now);
         (self.probe_count, self.suspect, self.loss_at) = (0, false, None);
+        (self.fruitless, self.doubted_size) = (0, 0);
         self.take_all()
     }
 
@@ -172,8 +196,11 @@ impl Path {
                 // Only probes of a dead path get here, and what it carried went elsewhere.
                 self.pop_oldest();
             }
+            // More of the same does not put the question off, unless it is all there is to ask.
+            if self.sent.is_empty() || self.probes > 0 || self.suspect {
+                self.waiting_since = now;
+            }
             self.probes = self.probes.saturating_sub(1);
-            self.last_eliciting = now;
             self.in_flight += size as u64;
             self.sent.push_back(Sent { count, at: now, size: size as u16, carried });
         }
@@ -200,7 +227,10 @@ impl Path {
         }
         self.largest_acked = self.largest_acked.max(Some(ack.largest));
         self.last_ack = Some(now);
-        self.probe_count = 0;
+        (self.probe_count, self.waiting_since) = (0, now);
+        if newly.iter().any(|sent| sent.size.saturating_add(SIZE_SLACK) >= self.doubted_size) {
+            (self.fruitless, self.doubted_size) = (0, 0);
+        }
         settled.recovered = std::mem::take(&mut self.suspect);
         let used = in_flight * 2 >= self.congestion.window();
         for sent in newly {
@@ -251,7 +281,7 @@ impl Path {
             return Some((at, "packet loss"));
         }
         (!self.sent.is_empty() && self.probes == 0)
-            .then(|| (self.last_eliciting + self.probe_interval(), "probe timeout"))
+            .then(|| (self.waiting_since + self.probe_interval(), "probe timeout"))
     }
 
     /// Loss detection is due.
@@ -259,13 +289,25 @@ impl Path {
         self.loss_at.is_some_and(|at| at <= now)
     }
 
-    /// A probe is due: one packet may leave in spite of the window. Answers whether the path
-    /// became suspect.
-    pub(super) fn on_probe_timeout(&mut self) -> bool {
+    /// A probe is due: one packet may leave in spite of the window.
+    pub(super) fn on_probe_timeout(&mut self) -> Silence {
         self.probe_count = self.probe_count.saturating_add(1);
         self.probes = 1;
-        let suspect = self.probe_count >= SUSPECT_AFTER;
-        suspect && !std::mem::replace(&mut self.suspect, suspect)
+        if self.suspect || self.probe_count < SUSPECT_AFTER {
+            return Silence::Short;
+        }
+        self.suspect = true;
+        let largest = self.sent.iter().map(|sent| sent.size).max().unwrap_or(0);
+        if largest.saturating_add(SIZE_SLACK) >= self.doubted_size {
+            self.fruitless = self.fruitless.saturating_add(1);
+            self.doubted_size = self.doubted_size.max(largest);
+        }
+        if self.fruitless < FRUITLESS_MAX { Silence::Suspect } else { Silence::Fruitless }
+    }
+
+    /// Something else than a packet proved that the path works: it gets another chance.
+    pub(super) fn restore(&mut self, now: Instant) {
+        (self.probe_count, self.suspect, self.waiting_since) = (0, false, now);
     }
 
     /// What the oldest packets in flight carry.

@@ -6,9 +6,11 @@
 //! - An authentic request is answered at once to where it came from, makes an unknown source a
 //!   peer-reflexive candidate, and calls forth a check back.
 //! - The controlling side nominates the first pair it validates and moves to a clearly better
-//!   one later. The controlled side follows the newest nomination on a pair it validated itself.
-//! - The chosen path is checked when idle. When it is lost, a new round begins at once; after a
-//!   round without success, single checks go on in the background, ever more rarely.
+//!   one later. The controlled side begins with the first pair it validates, too, and follows
+//!   the newest nomination on a pair it validated itself.
+//! - The chosen path is checked when idle, and quickly while it is in doubt. When it is lost, a
+//!   new round begins at once; after a round without success, single checks go on in the
+//!   background, ever more rarely.
 //!
 //! Sockets, interfaces and the decision what travels over a chosen path are the owner's.
 
@@ -41,7 +43,7 @@ pub use guess::Guessed;
 pub(crate) use guess::{Openers, PROBES_MAX, WINDOW_MAX};
 use pair::Pair;
 use round::{Round, Step};
-use watch::{Due, Nomination, Watch};
+use watch::{Answered, Due, Nomination, Watch};
 
 /// Who nominates: the smaller static key is controlling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,17 @@ pub enum Role {
     Controlling,
     /// Follows the choice.
     Controlled,
+}
+
+impl Role {
+    /// The other side's.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Controlling => Self::Controlled,
+            Self::Controlled => Self::Controlling,
+        }
+    }
 }
 
 /// What two peers know of each other before the first check.
@@ -92,13 +105,18 @@ pub struct Agent {
 pub enum Output {
     /// Send this.
     Transmit(Transmit),
-    /// This route is proved both ways. On the controlling side: nominated, use it. On the
-    /// controlled side: the other nominated it.
+    /// This route is proved both ways: use it. On the controlling side it is nominated; on the
+    /// controlled side the other nominated it, or it is the first one that is proved.
     Selected {
         /// The path; a path chosen before is given up.
         route: Route,
         /// Round-trip time of its checks.
         rtt: Option<Duration>,
+    },
+    /// The chosen route was in doubt, and answers.
+    Restored {
+        /// The path that is chosen still.
+        route: Route,
     },
     /// The chosen route stopped answering; checks have begun again.
     Lost {
@@ -241,9 +259,26 @@ impl Agent {
         }
     }
 
-    /// The direct path failed (transport says so): check again at once. A route that fails over
-    /// and over, although its checks are answered, is chosen again only after a pause that
-    /// doubles from 1 s to 60 s.
+    /// Transport hears nothing from the route. If it is the chosen one it is checked at once and
+    /// quickly; [`Output::Restored`] or [`Output::Lost`] follows. Until then any other route that
+    /// is proved takes over.
+    pub fn doubt(&mut self, route: Route, now: Instant) {
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.route == route) {
+            watch.doubt(now);
+            self.watch_path(now);
+        }
+    }
+
+    /// Transport hears from the route again.
+    pub fn trust(&mut self, route: Route, now: Instant) {
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.route == route) {
+            watch.trust(now);
+        }
+    }
+
+    /// Transport gave the route up: check everything again at once. A route that fails over and
+    /// over, although its checks are answered, is chosen again only after a pause that doubles
+    /// from 1 s to 60 s.
     pub fn path_failed(&mut self, route: Route, now: Instant) {
         if let Some(index) = self.index_of(route) {
             self.pairs[index].fail(now);
@@ -261,6 +296,17 @@ impl Agent {
         }
         self.begin_round(now);
         self.watch_path(now);
+    }
+
+    /// The pair no longer talks: no background checks until [`Self::wake`]. A chosen path is
+    /// still kept.
+    pub fn rest(&mut self) {
+        self.round.rest();
+    }
+
+    /// The pair talks.
+    pub fn wake(&mut self, now: Instant) {
+        self.round.wake(now);
     }
 
     /// Does what is due at `now`.
@@ -454,10 +500,12 @@ impl Agent {
         let Some(purpose) = self.pairs[index].answered(transaction, now) else { return false };
         self.pairs[index].mapped = Some(canonical(observed));
         self.guess.hear(route.remote);
-        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.route == route) {
-            watch.answered(purpose, now);
-        } else {
-            self.consider(index, now);
+        match self.watch.as_mut().filter(|watch| watch.route == route) {
+            None => self.consider(index, now),
+            Some(watch) => match watch.answered(purpose, now) {
+                Answered::Restored => self.outputs.push_back(Output::Restored { route }),
+                Answered::AsExpected => {}
+            },
         }
         true
     }
@@ -468,7 +516,7 @@ impl Agent {
         let Some(rtt) = pair.validated() else { return };
         let wanted = match self.role {
             Role::Controlling => self.is_better(pair, rtt),
-            Role::Controlled => pair.nominated,
+            Role::Controlled => pair.nominated || self.watch.is_none(),
         };
         if wanted && !self.is_chosen(pair.route) && !self.pairs[index].postpone(now) {
             self.select(index, rtt, now);
@@ -510,7 +558,11 @@ impl Agent {
         let route = watch.route;
         match (watch.fire(now), self.index_of(route)) {
             (Due::Check, Some(index)) => self.send_check(index, now),
-            (Due::Lost, _) | (Due::Check, None) => self.lose(now),
+            (Due::LookAround, Some(index)) => {
+                self.send_check(index, now);
+                self.begin_round(now);
+            }
+            (Due::Lost, _) | (Due::Check | Due::LookAround, None) => self.lose(now),
         }
     }
 
@@ -521,12 +573,15 @@ impl Agent {
         }
     }
 
+    /// All pairs start over but the chosen one, which is watched.
     fn begin_round(&mut self, now: Instant) {
         if self.pairs.is_empty() {
             return;
         }
         self.round.begin(now);
-        self.pairs.iter_mut().for_each(|pair| pair.begin_round(now));
+        let chosen = self.selected();
+        let others = self.pairs.iter_mut().filter(|pair| Some(pair.route) != chosen);
+        others.for_each(|pair| pair.begin_round(now));
         self.send_due(now);
     }
 

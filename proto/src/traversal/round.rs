@@ -29,6 +29,8 @@ enum Phase {
     First { ends: Instant },
     /// The next single checks.
     Background { next: Instant },
+    /// Nobody needs a path.
+    Resting,
 }
 
 /// What a deadline brings.
@@ -62,6 +64,21 @@ impl Round {
         self.phase = Phase::First { ends: now + ROUND };
     }
 
+    /// No more background checks until [`Self::wake`].
+    pub(super) fn rest(&mut self) {
+        if self.is_background() {
+            self.phase = Phase::Resting;
+        }
+    }
+
+    /// Background checks begin again, the first at once.
+    pub(super) fn wake(&mut self, now: Instant) {
+        if self.phase == Phase::Resting {
+            self.backoff.reset();
+            self.phase = Phase::Background { next: now };
+        }
+    }
+
     /// Takes one check from the round's purse; false when it is empty.
     pub(super) fn spend(&mut self) -> bool {
         let left = self.spent < CHECKS_MAX;
@@ -73,7 +90,9 @@ impl Round {
         let step = match self.phase {
             Phase::First { ends } if now >= ends => Step::Ended,
             Phase::Background { next } if now >= next => Step::Background,
-            Phase::Idle | Phase::First { .. } | Phase::Background { .. } => return Step::Nothing,
+            Phase::Idle | Phase::First { .. } | Phase::Background { .. } | Phase::Resting => {
+                return Step::Nothing;
+            }
         };
         self.spent = 0;
         self.phase = Phase::Background { next: now + self.backoff.advance() };
@@ -82,7 +101,7 @@ impl Round {
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Idle => None,
+            Phase::Idle | Phase::Resting => None,
             Phase::First { ends } => Some(ends),
             Phase::Background { next } => Some(next),
         }
@@ -93,6 +112,6 @@ impl Round {
     }
 
     pub(super) const fn is_background(&self) -> bool {
-        matches!(self.phase, Phase::Background { .. })
+        matches!(self.phase, Phase::Background { .. } | Phase::Resting)
     }
 }

@@ -8,11 +8,16 @@ use crate::io::Route;
 
 /// A check of an idle path; NATs keep a mapping for 30 s and more (RFC 4787 REQ-5).
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// Between checks while one is unanswered.
+/// Between checks while one is unanswered, at most.
 const RETRY: Duration = Duration::from_secs(1);
-/// Unanswered checks in a row after which the path is lost: six seconds of silence.
+/// Unanswered checks in a row after which an idle path is lost: six seconds of silence.
 const UNANSWERED_MAX: u32 = 6;
-/// The same while the nomination is not answered: its early gaps are short.
+/// The same while the path is in doubt, with gaps that grow: some four seconds.
+const DOUBTED_MAX: u32 = 12;
+/// Unanswered checks of a path in doubt after which others are tried beside it: 0.4 s, more
+/// than a round trip on most paths and more than a few losses.
+const LOOK_AROUND_AFTER: u32 = 6;
+/// The same as [`UNANSWERED_MAX`] while the nomination is not answered: its early gaps are short.
 const NOMINATIONS_MAX: u32 = 14;
 
 pub(super) struct Watch {
@@ -20,10 +25,9 @@ pub(super) struct Watch {
     /// When the next check leaves, or the path is given up.
     pub(super) due: Instant,
     nomination: Nomination,
+    trust: Trust,
     unanswered: u32,
     gap: Duration,
-    /// Set by a restart: any proved route is better than this one until it answers.
-    doubted: bool,
 }
 
 /// Whether the other side knows the choice.
@@ -35,11 +39,30 @@ pub(super) enum Nomination {
     Pending,
 }
 
+/// Whether the path is believed to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    Sure,
+    /// Payload is not acknowledged, or the network changed: until a check is answered any
+    /// proved route is better.
+    Doubted,
+}
+
 /// What a due watch asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Check,
+    /// A check, and of the other pairs too.
+    LookAround,
     Lost,
+}
+
+/// What the answer to a check of the path brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    AsExpected,
+    /// The path was in doubt.
+    Restored,
 }
 
 impl Watch {
@@ -48,59 +71,78 @@ impl Watch {
             Nomination::Known => now + KEEPALIVE,
             Nomination::Pending => now,
         };
-        Self { route, due, nomination, unanswered: 0, gap: FIRST_GAP, doubted: false }
+        Self { route, due, nomination, trust: Trust::Sure, unanswered: 0, gap: FIRST_GAP }
     }
 
     /// Call when `due` has come.
     pub(super) fn fire(&mut self, now: Instant) -> Due {
-        let limit = match self.nomination {
-            Nomination::Known => UNANSWERED_MAX,
-            Nomination::Pending => NOMINATIONS_MAX,
+        let limit = match (self.nomination, self.trust) {
+            (Nomination::Pending, _) => NOMINATIONS_MAX,
+            (Nomination::Known, Trust::Doubted) => DOUBTED_MAX,
+            (Nomination::Known, Trust::Sure) => UNANSWERED_MAX,
         };
         if self.unanswered >= limit {
             return Due::Lost;
         }
         self.unanswered += 1;
         self.due = now + self.wait();
+        if self.is_doubted() && self.unanswered == LOOK_AROUND_AFTER {
+            return Due::LookAround;
+        }
         Due::Check
     }
 
     /// A check of the path was answered.
-    pub(super) fn answered(&mut self, purpose: Purpose, now: Instant) {
+    pub(super) fn answered(&mut self, purpose: Purpose, now: Instant) -> Answered {
         match purpose {
             Purpose::Nominate => self.nomination = Nomination::Known,
             Purpose::Probe => {}
         }
+        let was = std::mem::replace(&mut self.trust, Trust::Sure);
         self.alive(now);
-    }
-
-    /// Something authentic came over the path.
-    pub(super) fn alive(&mut self, now: Instant) {
-        self.doubted = false;
-        match self.nomination {
-            Nomination::Known => {
-                self.unanswered = 0;
-                self.due = now + KEEPALIVE;
-            }
-            Nomination::Pending => {}
+        match was {
+            Trust::Sure => Answered::AsExpected,
+            Trust::Doubted => Answered::Restored,
         }
     }
 
-    /// The network changed: ask at once.
+    /// Something authentic came over the path. That says nothing of the way out, so that doubt
+    /// stays.
+    pub(super) fn alive(&mut self, now: Instant) {
+        match (self.nomination, self.trust) {
+            (Nomination::Known, Trust::Sure) => {
+                self.unanswered = 0;
+                self.due = now + KEEPALIVE;
+            }
+            (Nomination::Pending, _) | (_, Trust::Doubted) => {}
+        }
+    }
+
+    /// The path may not work any more: ask at once.
     pub(super) fn doubt(&mut self, now: Instant) {
-        self.doubted = true;
-        self.due = now;
+        if self.trust == Trust::Sure {
+            self.trust = Trust::Doubted;
+            self.unanswered = 0;
+            self.gap = FIRST_GAP;
+            self.due = now;
+        }
+    }
+
+    /// The path works, as others found out.
+    pub(super) fn trust(&mut self, now: Instant) {
+        self.trust = Trust::Sure;
+        self.alive(now);
     }
 
     /// Whether another proved route should take over at once.
-    pub(super) const fn is_doubted(&self) -> bool {
-        self.doubted
+    pub(super) fn is_doubted(&self) -> bool {
+        self.trust == Trust::Doubted
     }
 
     fn wait(&mut self) -> Duration {
-        match self.nomination {
-            Nomination::Known => RETRY,
-            Nomination::Pending => {
+        match (self.nomination, self.trust) {
+            (Nomination::Known, Trust::Sure) => RETRY,
+            (Nomination::Pending, _) | (_, Trust::Doubted) => {
                 let wait = self.gap;
                 self.gap = (self.gap * 3 / 2).min(RETRY);
                 wait

@@ -155,7 +155,7 @@ mod tests {
     fn the_longest_beacon_fits_and_all_have_one_length() {
         let long = longest();
         let addresses = vec![IpAddr::from([192, 0, 2, 1])];
-        let short = Beacon { name: PeerName::new("a").unwrap(), addresses, ..long.clone() };
+        let short = Beacon { name: PeerName::new("a").unwrap(), addresses, ..long };
         for beacon in [long, short] {
             assert_eq!(beacon.encode().len(), BEACON_CONTENT_LEN);
             assert_eq!(Beacon::decode(&beacon.encode()), Ok(beacon));

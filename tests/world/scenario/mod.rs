@@ -5,12 +5,14 @@
 
 mod chaos;
 mod first_message;
+mod flow;
 mod matrix;
 mod stage;
 mod talk;
 
 pub use chaos::chaos;
 pub use first_message::{FirstMessage, first_message};
+pub use flow::{Change, Figures, Flow, lossy, steady, survive};
 pub use matrix::{
     Class, Goal, Incident, Kind, Lines, Outcome, Pair, Path, Required, Within, check_pair,
     run_pair, tell_pair,

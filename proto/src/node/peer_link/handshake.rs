@@ -231,7 +231,7 @@ impl PeerLink {
         self.punch.began_session();
         let selected = self.agent.as_ref().and_then(Agent::selected);
         if let Some(route) = selected {
-            self.use_route(route, now);
+            self.use_route(route, core, now);
         }
     }
 

@@ -81,13 +81,17 @@ pub(super) struct PeerLink {
     direct: BTreeMap<PathId, Route>,
     unproved: BTreeMap<PathId, ([u8; 8], Route)>,
     preferred: PathId,
-    next_path: u8,
+    /// Direct paths that each side began in this session.
+    own_paths: u8,
+    their_paths: u8,
     candidates_told: u64,
     last_used: Instant,
     /// When a packet of the session last opened, or the session began.
     last_heard: Instant,
     warm_at: Instant,
     reintroduced: Option<Instant>,
+    /// When to ask for another introduction, unless the relayed path answers before.
+    reintroduce_at: Option<Instant>,
     /// Delays after sessions that ended in a quarrel, and when the present one is over.
     pause: Backoff,
     not_before: Option<Instant>,
@@ -156,12 +160,14 @@ impl PeerLink {
             direct: BTreeMap::new(),
             unproved: BTreeMap::new(),
             preferred: PathId::SERVER,
-            next_path: 1,
+            own_paths: 0,
+            their_paths: 0,
             candidates_told: 0,
             last_used: now,
             last_heard: now,
             warm_at: now + RELAY_WARM,
             reintroduced: None,
+            reintroduce_at: None,
             pause: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
             not_before: None,
             view: PathView::None,
@@ -178,7 +184,7 @@ impl PeerLink {
         payload: Bytes,
         now: Instant,
     ) -> Result<Sequence, transport::SendError> {
-        self.last_used = now;
+        self.note_use(now);
         self.conversation.transport().send(channel, payload, now)
     }
 
@@ -188,8 +194,16 @@ impl PeerLink {
 
     pub(super) fn poll_message(&mut self, now: Instant) -> Option<transport::Received> {
         let message = self.conversation.transport().poll_message(now)?;
-        self.last_used = now;
+        self.note_use(now);
         Some(message)
+    }
+
+    /// The pair talks: a direct path is worth looking for.
+    fn note_use(&mut self, now: Instant) {
+        self.last_used = now;
+        if let Some(agent) = &mut self.agent {
+            agent.wake(now);
+        }
     }
 
     pub(super) fn remote_epoch(&self) -> Epoch {
@@ -416,6 +430,7 @@ impl PeerLink {
         // Events may call forth checks, which shall leave at once.
         self.collect_events(notices, core, now);
         self.collect_agent(notices, core, now);
+        self.reintroduce_when_due(notices, now);
         self.tell_candidates(now);
         self.tell_nat(core, now);
         self.want_punch(notices, core, now);
@@ -448,8 +463,9 @@ impl PeerLink {
                 }
                 Event::Readable => notices.push(Notice::Readable),
                 Event::Writable => notices.push(Notice::Writable),
-                Event::PathSuspect(path) => self.suspect(path, notices, now),
-                Event::PathRecovered(_) => {}
+                Event::PathSuspect(path) => self.suspect(path, now),
+                Event::PathFailed(path) => self.give_up(path, now),
+                Event::PathRecovered(path) => self.recovered(path, now),
                 Event::Control { path, frame } => {
                     self.handle_control(path, frame, notices, core, now);
                 }
@@ -519,7 +535,11 @@ impl PeerLink {
             self.last_heard = now;
             self.begin_handshake(core, now);
         }
+        let talks = self.is_talking(now);
         if let Some(agent) = &mut self.agent {
+            if !talks {
+                agent.rest();
+            }
             agent.handle_timeout(now);
         }
         self.punch_timeout(core, now);
@@ -545,6 +565,7 @@ impl PeerLink {
         next = earliest(next, self.deaf_at().map(|at| (at, "silent peer")));
         let pause = self.not_before.filter(|_| self.wants_session());
         next = earliest(next, pause.map(|at| (at, "pause")));
+        next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
         next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
         next = earliest(next, self.punch.deadline());
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));

@@ -1,6 +1,7 @@
 //! Paths to a peer: the relayed one, direct ones, and the agent that finds them (SPEC section 9).
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use rand::RngCore as _;
@@ -17,8 +18,34 @@ use crate::wire::{DATAGRAM_LEN_BASE, RELAY_HEADER_LEN};
 
 /// A new introduction is asked for at most this often.
 const REINTRODUCE: Duration = Duration::from_secs(5);
+/// A relayed path that stays silent for this long after it became suspect needs another
+/// introduction; shorter silence is bad luck on a bad line.
+const RELAY_PATIENCE: Duration = Duration::from_secs(1);
 /// Paths that wait for a PATH_RESPONSE at a time; more would be somebody else's packets.
 const UNPROVED_MAX: usize = 4;
+
+/// Ids of direct paths.
+const PATH_IDS: RangeInclusive<u8> = 1..=254;
+/// Direct paths that one side can begin in a session: half of the ids.
+const PATHS_EACH_MAX: u8 = 127;
+
+/// The nth path that a side begins: odd ids are the controlling side's, even ones the other's.
+const fn path_of(role: Role, nth: u8) -> PathId {
+    match role {
+        Role::Controlling => PathId(2 * nth + 1),
+        Role::Controlled => PathId(2 * nth + 2),
+    }
+}
+
+/// Who began a direct path.
+const fn began_by(path: PathId) -> Role {
+    if path.0 % 2 == 1 { Role::Controlling } else { Role::Controlled }
+}
+
+/// Which of its side's paths it is, from 0.
+const fn ordinal(path: PathId) -> u8 {
+    path.0.saturating_sub(1) / 2
+}
 
 impl PeerLink {
     /// Our own candidates changed.
@@ -72,7 +99,8 @@ impl PeerLink {
         self.direct.clear();
         self.unproved.clear();
         self.preferred = PathId::SERVER;
-        self.next_path = 1;
+        self.reintroduce_at = None;
+        (self.own_paths, self.their_paths) = (0, 0);
     }
 
     pub(super) fn open_relay(&mut self, now: Instant) {
@@ -115,10 +143,12 @@ impl PeerLink {
         ours
     }
 
-    /// The controlling side put a packet on a path we have not seen: SPEC section 9.
+    /// The other side put a packet on a path we have not seen: SPEC section 9.
     pub(super) fn learn_path(&mut self, path: PathId, route: Route, core: &mut Core, now: Instant) {
-        // What the other side left before stays left: a late packet must not bring it back.
-        if path.0 < self.next_path || self.role == Role::Controlling {
+        if self.direct.get(&path).is_some_and(|known| *known != route) {
+            return self.move_path(path, route, now);
+        }
+        if !self.is_welcome(path) {
             return;
         }
         if self.has_validated(route) {
@@ -134,17 +164,43 @@ impl PeerLink {
         }
     }
 
-    /// The controlling side: a validated route becomes a path of its own.
-    pub(super) fn use_route(&mut self, route: Route, now: Instant) {
-        if self.role != Role::Controlling
-            || !self.has_session()
-            || self.direct.get(&self.preferred) == Some(&route)
-            || self.next_path == u8::MAX
-        {
+    /// A path in use comes from elsewhere: the other side's address changed without its notice.
+    /// Only the route that it nominated since, and that answered a check of ours, counts.
+    fn move_path(&mut self, path: PathId, route: Route, now: Instant) {
+        let chosen = self.agent.as_ref().and_then(Agent::selected) == Some(route);
+        if self.role == Role::Controlled && chosen && path == self.preferred {
+            self.direct.insert(path, route);
+            self.conversation.transport().reset_path(path, now);
+        }
+    }
+
+    /// Whether a path of the other side is to be taken up. What it left before stays left: a late
+    /// packet must not bring it back. The controlled side's path serves until there is one of
+    /// the controlling side.
+    fn is_welcome(&self, path: PathId) -> bool {
+        let theirs = PATH_IDS.contains(&path.0) && began_by(path) == self.role.other();
+        let is_new = theirs && ordinal(path) >= self.their_paths;
+        is_new && (self.role == Role::Controlled || self.direct.is_empty())
+    }
+
+    /// A validated route becomes a path of its own: each one on the controlling side, on the
+    /// other side only the first, for it follows. When the ids have run out a new session brings
+    /// new ones.
+    pub(super) fn use_route(&mut self, route: Route, core: &mut Core, now: Instant) {
+        let wanted = match self.role {
+            Role::Controlling => self.direct.get(&self.preferred) != Some(&route),
+            Role::Controlled => self.direct.is_empty(),
+        };
+        if !wanted || !self.has_session() {
             return;
         }
-        let path = PathId(self.next_path);
-        self.next_path += 1;
+        if self.own_paths >= PATHS_EACH_MAX {
+            if self.handshake.is_none() {
+                self.begin_handshake(core, now);
+            }
+            return;
+        }
+        let path = path_of(self.role, self.own_paths);
         self.open_direct(path, route, now);
         self.conversation.transport().probe(path, now);
     }
@@ -156,7 +212,9 @@ impl PeerLink {
             self.conversation.transport().set_rtt_hint(path, rtt);
         }
         self.direct.insert(path, route);
-        self.next_path = self.next_path.max(path.0.saturating_add(1));
+        let count =
+            if began_by(path) == self.role { &mut self.own_paths } else { &mut self.their_paths };
+        *count = (*count).max(ordinal(path) + 1);
         self.prefer(path, now);
         for old in old {
             self.close_direct(old, now);
@@ -180,6 +238,13 @@ impl PeerLink {
             self.prefer(PathId::SERVER, now);
         }
         self.conversation.transport().close_path(path, now);
+    }
+
+    /// A route that was in doubt answers checks.
+    fn restore_route(&mut self, route: Route, now: Instant) {
+        for (path, _) in self.direct.iter().filter(|(_, of)| **of == route) {
+            self.conversation.transport().restore_path(*path, now);
+        }
     }
 
     /// A route no longer answers checks.
@@ -210,15 +275,18 @@ impl PeerLink {
                 traversal::Output::Selected { route, .. } => {
                     self.spares_in_row = 0;
                     self.punched(route, core, now);
-                    self.use_route(route, now);
+                    self.restore_route(route, now);
+                    self.use_route(route, core, now);
                     self.hasten_handshake(now);
                 }
+                traversal::Output::Restored { route } => self.restore_route(route, now),
                 traversal::Output::Lost { route } => {
                     self.lost_path(now);
                     self.lose_route(route, now);
                 }
                 traversal::Output::CandidatesChanged => self.candidates_told = 0,
                 traversal::Output::Failed => {
+                    self.lose_unwatched(now);
                     if !self.doubt_nat(core, now) {
                         self.want_spare(notices, now);
                     }
@@ -233,7 +301,45 @@ impl PeerLink {
         !claimed || (self.claimed.take(now) && core.claimed.take(now))
     }
 
-    pub(super) fn suspect(&mut self, path: PathId, notices: &mut Vec<Notice>, now: Instant) {
+    /// Transport hears nothing from a path. Data goes elsewhere already; quick checks find out
+    /// whether it was bad luck.
+    pub(super) fn suspect(&mut self, path: PathId, now: Instant) {
+        if let Some(agent) = &mut self.agent
+            && let Some(route) = self.direct.get(&path)
+        {
+            if agent.selected() == Some(*route) {
+                return agent.doubt(*route, now);
+            }
+            if agent.selected().is_none() && !agent.is_waiting() {
+                // Another introduction checks anew: it will restore the path or lose it.
+                return;
+            }
+        }
+        self.give_up(path, now);
+    }
+
+    /// A round of checks found nothing: what an earlier introduction found goes, if it is
+    /// silent.
+    fn lose_unwatched(&mut self, now: Instant) {
+        let transport = self.conversation.transport_ref();
+        let silent = self.direct.iter().filter(|(path, _)| transport.is_suspect(**path));
+        for route in silent.map(|(_, route)| *route).collect::<Vec<_>>() {
+            self.lose_route(route, now);
+        }
+    }
+
+    /// The path acknowledges again.
+    pub(super) fn recovered(&mut self, path: PathId, now: Instant) {
+        if path == PathId::SERVER {
+            self.reintroduce_at = None;
+        }
+        if let (Some(agent), Some(route)) = (&mut self.agent, self.direct.get(&path)) {
+            agent.trust(*route, now);
+        }
+    }
+
+    /// A path carries nothing, or no payload.
+    pub(super) fn give_up(&mut self, path: PathId, now: Instant) {
         if self.unproved.contains_key(&path) {
             return self.close_direct(path, now);
         }
@@ -244,9 +350,15 @@ impl PeerLink {
                 Some(_) | None => self.lose_route(route, now),
             };
         }
-        let due =
-            self.reintroduced.is_none_or(|at| now.saturating_duration_since(at) >= REINTRODUCE);
-        if path == PathId::SERVER && due {
+        if path == PathId::SERVER {
+            let earliest = self.reintroduced.map_or(now, |at| at + REINTRODUCE);
+            self.reintroduce_at = Some(earliest.max(now + RELAY_PATIENCE));
+        }
+    }
+
+    /// Asks for another introduction if the relayed path has been silent for long enough.
+    pub(super) fn reintroduce_when_due(&mut self, notices: &mut Vec<Notice>, now: Instant) {
+        if self.reintroduce_at.take_if(|at| *at <= now).is_some() {
             self.reintroduced = Some(now);
             notices.push(Notice::Reintroduce);
         }
@@ -273,7 +385,7 @@ impl PeerLink {
             .unproved
             .iter()
             .next_back()
-            .filter(|(path, (_, of))| *of == route && **path > self.preferred);
+            .filter(|(path, (_, of))| *of == route && self.is_welcome(**path));
         if let Some(path) = waiting.map(|(path, _)| *path) {
             self.unproved.remove(&path);
             self.open_direct(path, route, now);
@@ -284,7 +396,11 @@ impl PeerLink {
         let proved = self.unproved.iter().find(|(_, (challenge, _))| *challenge == data);
         let Some((path, route)) = proved.map(|(path, (_, route))| (*path, *route)) else { return };
         self.unproved.remove(&path);
-        self.open_direct(path, route, now);
+        if self.is_welcome(path) {
+            self.open_direct(path, route, now);
+        } else {
+            self.close_direct(path, now);
+        }
     }
 
     pub(super) fn tell_candidates(&mut self, now: Instant) {

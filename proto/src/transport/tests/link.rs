@@ -25,12 +25,22 @@ pub(super) struct Link {
     /// Bytes a second and bytes that may queue.
     pub(super) rate: Option<(f64, f64)>,
     pub(super) up: bool,
+    /// Longer packets are dropped.
+    pub(super) len_max: usize,
 }
 
 impl Link {
     pub(super) fn clean(delay_ms: u64) -> Self {
         let delay = Duration::from_millis(delay_ms);
-        Self { loss: 0.0, duplication: 0.0, delay, jitter: Duration::ZERO, rate: None, up: true }
+        Self {
+            loss: 0.0,
+            duplication: 0.0,
+            delay,
+            jitter: Duration::ZERO,
+            rate: None,
+            up: true,
+            len_max: PAYLOAD,
+        }
     }
 
     pub(super) fn lossy(delay_ms: u64, loss: f64) -> Self {
@@ -276,7 +286,7 @@ impl Pair {
         let Some(link) = self.links.get(&key).copied() else { return };
         let copies = 1 + usize::from(self.rng.random_bool(link.duplication));
         for _ in 0..copies {
-            if !link.up || self.rng.random_bool(link.loss) {
+            if !link.up || bytes.len() > link.len_max || self.rng.random_bool(link.loss) {
                 continue;
             }
             let mut at = self.now;

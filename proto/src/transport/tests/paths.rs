@@ -44,6 +44,59 @@ fn a_dead_path_is_left_and_taken_again() {
     assert_eq!(pair.sent[&(Side::A, PathId(0))], relayed, "the direct path carries it alone");
 }
 
+/// Other packets that leave meanwhile must not put the probe timeout off.
+#[test]
+fn a_path_that_dies_in_the_middle_of_a_conversation_is_left_as_soon() {
+    let mut pair = two_paths(1);
+    pair.set(1, |link| link.up = false);
+    let start = pair.now;
+    let mut before = 0;
+    while pair.a.delivered(0) < 2 {
+        assert!(pair.now - start < 400 * MS, "not a single message arrived");
+        pair.send(Side::A, 0, b"still there?".to_vec());
+        pair.run_for(10 * MS);
+        before += 1;
+    }
+    assert!(before > 5, "{before} messages");
+    pair.set(1, |link| link.up = true);
+    pair.run_until_idle(MINUTES);
+    assert_eq!(pair.b.got.len(), before + 1);
+}
+
+#[test]
+fn a_suspect_path_that_was_proved_otherwise_carries_data_at_once() {
+    let mut pair = two_paths(1);
+    pair.set(1, |link| link.up = false);
+    pair.send(Side::A, 0, b"bad luck".to_vec());
+    pair.run_for(Duration::from_secs(1));
+    assert!(pair.a.transport.is_suspect(PathId(1)));
+    pair.set(1, |link| link.up = true);
+    let now = pair.now;
+    pair.a.transport.restore_path(PathId(1), now);
+    pair.send(Side::A, 0, b"and again".to_vec());
+    pair.run_for(11 * MS);
+    assert_eq!(pair.b.got.len(), 3, "by the direct path, which is faster");
+}
+
+/// Checks are small: a path that only they survive is told from one that is unlucky.
+#[test]
+fn a_path_that_carries_no_payload_fails_after_three_doubts() {
+    for large in [1000, 100] {
+        let mut pair = two_paths(1);
+        pair.set(1, |link| link.len_max = 500);
+        for _ in 0..6 {
+            pair.send(Side::A, 0, pattern(1, large));
+            pair.run_for(Duration::from_secs(2));
+            pair.send(Side::A, 0, b"small".to_vec());
+            pair.run_for(Duration::from_secs(2));
+        }
+        let failed = |event: &&Event| **event == Event::PathFailed(PathId(1));
+        let found = pair.a.events.iter().filter(failed).count();
+        assert_eq!(found > 0, large > 500, "{large} bytes: {found}");
+        assert_eq!(pair.b.got.len(), 13);
+    }
+}
+
 #[test]
 fn bulk_survives_a_path_that_dies_in_the_middle() {
     for seed in 0..10 {

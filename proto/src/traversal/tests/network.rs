@@ -130,6 +130,7 @@ impl World {
                 match output {
                     Output::Transmit(transmit) => self.send(side, transmit),
                     event @ (Output::Selected { .. }
+                    | Output::Restored { .. }
                     | Output::Lost { .. }
                     | Output::CandidatesChanged
                     | Output::Failed) => self.events[side].push((self.now - self.start, event)),
@@ -188,6 +189,7 @@ impl World {
         self.events[side].iter().find_map(|(at, event)| match event {
             Output::Selected { route, .. } => Some((*at, *route)),
             Output::Transmit(_)
+            | Output::Restored { .. }
             | Output::Lost { .. }
             | Output::CandidatesChanged
             | Output::Failed => None,
@@ -218,8 +220,10 @@ fn two_port_restricted_sides_meet_in_two_delays_and_a_half() {
         assert!(at <= 3 * DELAY, "side {side} took {at:?}");
         assert_eq!(world.agents[side].report().state, State::Selected);
     }
-    // The controlling side needs no round trip beyond the first that works.
-    assert!(world.selected(ALICE).unwrap().0 <= 2 * DELAY);
+    // Neither side needs a round trip beyond the first that works.
+    for side in [ALICE, BOB] {
+        assert!(world.selected(side).unwrap().0 <= 2 * DELAY, "side {side}");
+    }
 }
 
 #[test]
@@ -351,6 +355,46 @@ fn a_path_that_transport_gives_up_is_checked_again_at_once() {
 }
 
 #[test]
+fn a_path_in_doubt_is_checked_quickly_and_kept() {
+    let mut world = World::new(PORT_RESTRICTED, PORT_RESTRICTED, 8);
+    world.introduce();
+    world.run(4 * SECOND);
+    let route = world.selected(ALICE).unwrap().1;
+    world.take_events(ALICE);
+    let before = world.now - world.start;
+    world.agents[ALICE].doubt(route, world.now);
+    world.run(SECOND);
+    let events = std::mem::take(&mut world.events[ALICE]);
+    assert_eq!(events, [(before + 2 * DELAY, Output::Restored { route })]);
+    // Silence is lost only after some seconds, and others are tried before that.
+    world.cut = true;
+    let (before, sent) = (world.now - world.start, world.sent[ALICE]);
+    world.agents[ALICE].doubt(route, world.now);
+    world.run(SECOND);
+    assert!((7..=30).contains(&(world.sent[ALICE] - sent)), "{}", world.sent[ALICE] - sent);
+    world.run(9 * SECOND);
+    let events = std::mem::take(&mut world.events[ALICE]);
+    assert_eq!(events[0].1, Output::Lost { route });
+    let lost_after = events[0].0 - before;
+    assert!((3 * SECOND..6 * SECOND).contains(&lost_after), "{lost_after:?}");
+}
+
+#[test]
+fn what_arrives_on_a_path_in_doubt_says_nothing_of_the_way_out() {
+    let mut world = World::new(PORT_RESTRICTED, PORT_RESTRICTED, 9);
+    world.introduce();
+    world.run(4 * SECOND);
+    let route = world.selected(ALICE).unwrap().1;
+    world.cut = true;
+    world.agents[ALICE].doubt(route, world.now);
+    for _ in 0..100 {
+        world.agents[ALICE].traffic(route, world.now);
+        world.run(100 * MS);
+    }
+    assert!(world.take_events(ALICE).contains(&Output::Lost { route }));
+}
+
+#[test]
 fn a_restart_proves_paths_anew_without_losing_the_chosen_one() {
     let mut world = World::new(PORT_RESTRICTED, PORT_RESTRICTED, 9);
     world.introduce();
@@ -361,8 +405,8 @@ fn a_restart_proves_paths_anew_without_losing_the_chosen_one() {
     world.drain();
     assert!(world.sent[ALICE] > before);
     world.run(5 * SECOND);
-    assert_eq!(world.take_events(ALICE), []);
-    assert_eq!(world.agents[ALICE].report().state, State::Selected);
+    let route = world.agents[ALICE].selected().expect("a path");
+    assert_eq!(world.take_events(ALICE), [Output::Restored { route }]);
 }
 
 #[test]

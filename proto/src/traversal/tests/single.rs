@@ -34,6 +34,7 @@ impl Bench {
             match output {
                 Output::Transmit(transmit) => sent.push(transmit),
                 event @ (Output::Selected { .. }
+                | Output::Restored { .. }
                 | Output::Lost { .. }
                 | Output::CandidatesChanged
                 | Output::Failed) => events.push(event),
@@ -87,6 +88,7 @@ fn routes(events: &[Output]) -> Vec<SocketAddr> {
         .filter_map(|event| match event {
             Output::Selected { route, .. } => Some(route.remote),
             Output::Transmit(_)
+            | Output::Restored { .. }
             | Output::Lost { .. }
             | Output::CandidatesChanged
             | Output::Failed => None,
@@ -267,11 +269,17 @@ fn the_controlled_side_follows_only_onto_a_path_it_proved() {
 }
 
 #[test]
-fn the_controlled_side_chooses_nothing_itself() {
-    let seen = cand(CandidateKind::Observed, "203.0.113.3:6000");
-    let mut bench = Bench::new(Role::Controlled, &[seen]);
-    assert_eq!(bench.run(4 * SECOND, |_| Some(MS)), [Output::Failed]);
-    assert!(bench.agent.report().pairs[0].rtt.is_some());
+fn the_controlled_side_begins_with_what_it_proved_first_and_then_follows() {
+    let one = cand(CandidateKind::Observed, "203.0.113.3:6000");
+    let two = cand(CandidateKind::Host, "203.0.113.4:6000");
+    let lan = cand(CandidateKind::Host, "192.168.0.3:6000");
+    let mut bench = Bench::new(Role::Controlled, &[one, two, lan]);
+    let ways = |remote| Some(MS * if remote == one.address { 1 } else { 5 });
+    assert_eq!(routes(&bench.run(4 * SECOND, ways)), [one.address], "no choice but the first");
+    let route = Route::udp(addr("0.0.0.0:5000"), two.address);
+    let request = bench.other.request([7; 12], Purpose::Nominate, 1);
+    assert!(bench.agent.handle_datagram(route, &request, bench.now));
+    assert_eq!(routes(&bench.events().1), [two.address]);
 }
 
 #[test]

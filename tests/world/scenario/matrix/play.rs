@@ -10,7 +10,7 @@ use rand_chacha::ChaCha12Rng;
 use super::class::{BACK, Class, Goal, STORM};
 use super::pair::{Incident, Lines, Pair};
 use crate::link::Link;
-use crate::machines::Pickup;
+use crate::machines::{Pickup, Seen};
 use crate::oracle::{self, Expectation};
 use crate::scenario::stage::{ACCESS, Failure, Stage};
 use crate::topology::HostId;
@@ -38,9 +38,11 @@ pub struct Outcome {
     /// From the first message's command until one of the hosts could know of a direct path, by
     /// an answer on it.
     pub confirmed_after: Option<Duration>,
+    /// From the first message's command until one of the nodes said that its path is direct.
+    pub told_after: Option<Duration>,
     /// From the first message's command until payload had gone both ways directly.
     pub direct_after: Option<Duration>,
-    /// The physical limit for `confirmed_after`: the go of the server and one round trip,
+    /// The physical limit for `confirmed_after` and `told_after`: the go of the server and one round trip,
     /// (R_A + R_B)/2 + 2 D. Where only packets of the side that asked can be heard first, its go
     /// takes a round trip to the server, which may be longer.
     pub floor: Duration,
@@ -83,6 +85,7 @@ impl fmt::Display for Outcome {
             after.map_or(Ok(()), |after| write!(f, ", {what} after {} ms", after.as_millis()))
         };
         time("direct path confirmed", self.confirmed_after)?;
+        time("told", self.told_after)?;
         time("used", self.direct_after)?;
         time("back", self.back_after)?;
         write!(f, ", physical limit {} ms", floor.as_millis())
@@ -175,6 +178,7 @@ impl<'a> Play<'a> {
         let sent = self.sent().into_iter().zip(before).map(|(after, before)| after - before);
         let sent = sent.max().unwrap_or_default();
         let confirmed_after = self.confirmed().map(|at| at - start);
+        let told_after = self.told().map(|at| at - start);
         let arrival = self.stage.arrival(self.second, "hello");
         let first_delivery = arrival.map_or(SETTLE, |at| at - start);
 
@@ -191,6 +195,7 @@ impl<'a> Play<'a> {
             judged,
             first_delivery,
             confirmed_after,
+            told_after,
             direct_after,
             floor,
             sent,
@@ -266,6 +271,16 @@ impl<'a> Play<'a> {
         let ([a, b], traffic) = (self.hosts(), self.stage.world.traffic());
         let known = [traffic.confirmed(a, b), traffic.confirmed(b, a)];
         known.into_iter().flatten().min()
+    }
+
+    /// When the first of the two nodes said that its path is direct.
+    fn told(&self) -> Option<Instant> {
+        let direct = |seen: &Seen| matches!(seen, Seen::Path { direct: true, .. });
+        let first = |name| {
+            let mut told = self.stage.told(name).iter();
+            told.find(|(_, seen)| direct(seen)).map(|(at, _)| *at)
+        };
+        NAMES.into_iter().filter_map(first).min()
     }
 
     /// Which way ten messages each way go, as the network counts them; nothing may be lost.
