@@ -45,7 +45,7 @@ fn meet(a: NatConfig, b: NatConfig, server: Server, seed: u64) -> Result<Meeting
     let start = stage.world.clock().now();
     let sent = |stage: &Stage, name| stage.world.traffic().sent(stage.host(name));
     let before = sent(&stage, "alice") + sent(&stage, "bob");
-    let (first, second) = if seed % 2 == 0 { ("alice", "bob") } else { ("bob", "alice") };
+    let (first, second) = if seed.is_multiple_of(2) { ("alice", "bob") } else { ("bob", "alice") };
     stage.send(first, second, "hello");
     let (alice, bob) = (stage.host("alice"), stage.host("bob"));
     let direct = stage.world.run_until(

@@ -121,18 +121,19 @@ fn encode_allocation(value: Allocation, rest: &mut Vec<u8>) -> u8 {
 }
 
 fn decode_allocation(code: u8, reader: &mut Reader<'_>) -> Result<Allocation, DecodeError> {
-    let value = match code {
+    Ok(match code {
         1 => Allocation::Preserving,
-        2 => Allocation::Sequential { step: reader.u16()? as i16 },
-        3 => Allocation::Block { first: reader.u16()?, last: reader.u16()? },
+        2 => match reader.u16()? as i16 {
+            0 => return Err(DecodeError::Malformed),
+            step => Allocation::Sequential { step },
+        },
+        3 => match (reader.u16()?, reader.u16()?) {
+            (first, last) if first <= last => Allocation::Block { first, last },
+            _ => return Err(DecodeError::Malformed),
+        },
         4 => Allocation::Random,
         _ => return Err(DecodeError::Malformed),
-    };
-    match value {
-        Allocation::Sequential { step: 0 } => Err(DecodeError::Malformed),
-        Allocation::Block { first, last } if first > last => Err(DecodeError::Malformed),
-        value => Ok(value),
-    }
+    })
 }
 
 #[cfg(test)]

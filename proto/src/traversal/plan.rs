@@ -96,13 +96,13 @@ impl PortRange {
     pub const ALL: Self = Self { first: 1024, last: u16::MAX };
 
     /// How many.
-    pub const fn len(self) -> u32 {
+    pub const fn count(self) -> u32 {
         self.last as u32 - self.first as u32 + 1
     }
 
     /// Sockets that the opener opens, by the table above.
     pub const fn sockets(self) -> u16 {
-        match self.len() {
+        match self.count() {
             0..=4096 => 64,
             4097..=16_384 => 128,
             _ => 256,
@@ -129,10 +129,11 @@ pub fn plan(mine: &Profile, theirs: &Profile) -> Strategy {
 /// The plan where [`plan`] was the simple way, and that failed: our own mapping may depend on the
 /// address after all, and perhaps theirs too.
 pub fn plan_doubting(mine: &Profile, theirs: &Profile) -> Strategy {
-    match plan(&mine.doubted(), theirs) {
-        Strategy::Open => plan(&mine.doubted(), &theirs.doubted()),
-        strategy => strategy,
+    let strategy = plan(&mine.doubted(), theirs);
+    if strategy != Strategy::Open {
+        return strategy;
     }
+    plan(&mine.doubted(), &theirs.doubted())
 }
 
 /// Both NATs take new ports.
@@ -194,7 +195,7 @@ impl Nat {
     /// Ports that the other side must look through.
     fn effort(&self) -> u32 {
         match self.ports {
-            Ports::Random(range) => range.len(),
+            Ports::Random(range) => range.count(),
             Ports::Unknown | Ports::One | Ports::Counting => 0,
         }
     }

@@ -9,7 +9,8 @@ const ALICE: u8 = 1;
 const BOB: u8 = 2;
 /// Below the ports of sockets here: nothing else is hit.
 const BLOCK: Allocation = Allocation::Block { first: 4001, last: 4400 };
-const EVERYWHERE: OpenPorts = OpenPorts { first: 1024, step: 1, count: 64_512, open: 256 };
+/// Above all sockets here, so that nothing is hit.
+const ELSEWHERE: OpenPorts = OpenPorts { first: 10_000, step: 1, count: 50_000, open: 256 };
 
 fn nat(mapping: Dependence, allocation: Allocation) -> Profile {
     let known = |value| Field::Known { value, samples: 4 };
@@ -44,20 +45,22 @@ fn net(guessing: [Guessing; 2]) -> Net {
     net
 }
 
-/// Datagrams from one host to another but those between the main sockets.
-fn guessed(net: &Net, from: u8, to: u8) -> usize {
-    let (from, to) = (address(from), address(to));
-    let is_guess = |line: &&String| {
-        let mut words = line.split(' ');
-        let route = (words.next(), words.nth(1));
-        let [Some(local), Some(remote)] =
-            [route.0, route.1].map(|word| word.and_then(|w| w.parse::<SocketAddr>().ok()))
-        else {
-            return false;
-        };
-        local.ip() == from.ip() && remote.ip() == to.ip() && (local, remote) != (from, to)
+/// Whom each probe of [`ELSEWHERE`] went to, in order.
+fn probed(net: &Net, from: u8) -> Vec<IpAddr> {
+    let target = |line: &String| {
+        let mut words = line.split(" -> ").flat_map(|part| part.split(' ').take(1));
+        let [local, remote] =
+            [words.next(), words.next()].map(|word| word.unwrap().parse::<SocketAddr>().unwrap());
+        let probe =
+            local == address(from) && remote.port() >= ELSEWHERE.first && !is_server(remote);
+        (probe && remote != EVERYBODY).then_some(remote.ip())
     };
-    net.seen.iter().filter(is_guess).count()
+    net.seen.iter().filter_map(target).collect()
+}
+
+/// Nothing goes from host to host any more.
+fn apart(transmit: &Transmit) -> bool {
+    !is_server(transmit.route.local) && !is_server(transmit.route.remote)
 }
 
 fn is_direct(net: &mut Net, n: u8, name: &str) -> bool {
@@ -68,11 +71,11 @@ fn is_direct(net: &mut Net, n: u8, name: &str) -> bool {
 /// Ports of sockets that a host closed.
 fn closed(net: &mut Net, n: u8) -> usize {
     let effects = &net.host(n).effects;
-    let closed = effects.iter().filter_map(|effect| match effect {
-        Effect::CloseSockets(sockets) => Some(sockets.len()),
-        _ => None,
-    });
-    closed.sum()
+    let count = |effect: &Effect| {
+        let Effect::CloseSockets(sockets) = effect else { return 0 };
+        sockets.len()
+    };
+    effects.iter().map(count).sum()
 }
 
 #[test]
@@ -92,6 +95,7 @@ fn a_guessed_port_becomes_the_path_and_its_socket_stays() {
 fn who_guesses_no_ports_tells_nothing_opens_nothing_and_probes_nothing() {
     for guessing in [[Guessing::Off, Guessing::On], [Guessing::On, Guessing::Off]] {
         let mut net = net(guessing);
+        net.drops = apart;
         net.send(ALICE, 1, "bob", "hello");
         net.run(second(20));
         let links = |net: &mut Net, n: u8, name: &str| {
@@ -100,13 +104,12 @@ fn who_guesses_no_ports_tells_nothing_opens_nothing_and_probes_nothing() {
         let (alices, bobs) = (links(&mut net, BOB, "alice"), links(&mut net, ALICE, "bob"));
         assert_eq!(alices.is_some(), guessing[0] == Guessing::On);
         assert_eq!(bobs.is_some(), guessing[1] == Guessing::On);
-        assert!(!is_direct(&mut net, ALICE, "bob"));
-        assert_eq!(guessed(&net, BOB, ALICE), 0);
+        assert!(probed(&net, BOB).is_empty());
         // Whatever the other asks for.
-        let asks = if guessing[1] == Guessing::Off { ALICE } else { BOB };
-        ask(&mut net, asks, 3 - asks, 1, EVERYWHERE);
+        let (asks, asked) = if guessing[1] == Guessing::Off { (ALICE, BOB) } else { (BOB, ALICE) };
+        ask(&mut net, asks, asked, 1, ELSEWHERE);
         net.run(second(5));
-        assert_eq!(guessed(&net, 3 - asks, asks), 0);
+        assert!(probed(&net, asked).is_empty());
     }
 }
 
@@ -126,30 +129,28 @@ fn a_peer_gets_no_more_probes_than_the_prober_likes_and_only_to_where_the_server
     let mut net = net([Guessing::On, Guessing::On]);
     // Nothing to be found, so that all is spent; and no plan of Alice's own.
     net.host(ALICE).node.core.nat = Profile::default();
+    net.drops = apart;
     net.send(ALICE, 1, "bob", "hello");
     net.run(second(1));
-    net.drops = |transmit| !is_server(transmit.route.local) && !is_server(transmit.route.remote);
     let start = net.now;
     let mut rounds = 1;
     while net.now < start + second(29) {
-        ask(&mut net, ALICE, BOB, rounds, EVERYWHERE);
+        ask(&mut net, ALICE, BOB, rounds, ELSEWHERE);
         rounds += 1;
         net.run(second(1));
     }
-    assert_eq!(guessed(&net, BOB, ALICE), 3 * 1750, "three rounds, and then a pause");
+    // Another introduction may cut a round short.
+    let series = 2 * 1750..=3 * 1750;
+    assert!(series.contains(&probed(&net, BOB).len()), "three rounds, and then a pause");
     while net.now < start + second(290) {
-        ask(&mut net, ALICE, BOB, rounds, EVERYWHERE);
+        ask(&mut net, ALICE, BOB, rounds, ELSEWHERE);
         rounds += 1;
         net.run(second(1));
     }
     // Pauses double: 30, 60 and 120 s, the first one longer because the minute is spent.
-    assert_eq!(guessed(&net, BOB, ALICE), 4 * 3 * 1750);
-    let elsewhere = |line: &&String| line.starts_with(&format!("{} -> ", address(BOB)));
-    let to = |line: &String| line.split(' ').nth(2).unwrap().parse::<SocketAddr>().unwrap();
-    let allowed = |to: SocketAddr| is_server(to) || to.ip() == address(ALICE).ip();
-    assert!(
-        net.seen.iter().filter(elsewhere).all(|line| allowed(to(line)) || to(line) == EVERYBODY)
-    );
+    let all = probed(&net, BOB);
+    assert!((series.start() * 3..=series.end() * 4).contains(&all.len()), "{}", all.len());
+    assert!(all.iter().all(|target| *target == address(ALICE).ip()));
 }
 
 #[test]
@@ -161,16 +162,18 @@ fn one_pair_at_a_time_is_served() {
     for n in [ALICE, 3] {
         net.host(n).node.core.nat = Profile::default();
     }
+    net.drops = apart;
     net.send(ALICE, 1, "bob", "hello");
     net.send(3, 1, "bob", "hello");
     net.run(second(1));
-    net.drops = |transmit| !is_server(transmit.route.local) && !is_server(transmit.route.remote);
-    ask(&mut net, ALICE, BOB, 1, EVERYWHERE);
-    ask(&mut net, 3, BOB, 1, EVERYWHERE);
+    ask(&mut net, ALICE, BOB, 1, ELSEWHERE);
+    ask(&mut net, 3, BOB, 1, ELSEWHERE);
     net.run(second(1));
-    let first = [guessed(&net, BOB, ALICE), guessed(&net, BOB, 3)];
-    assert!(first.contains(&0) && first.iter().sum::<usize>() > 500, "{first:?}");
-    // The other's sockets are gone before its turn comes.
+    let mut targets = probed(&net, BOB);
+    assert!(targets.len() > 500, "{}", targets.len());
     net.run(second(10));
-    assert_eq!(guessed(&net, BOB, ALICE) + guessed(&net, BOB, 3), 1750);
+    // The other's turn comes later, or not at all: its sockets would be gone.
+    targets.extend_from_slice(&probed(&net, BOB)[targets.len()..]);
+    targets.dedup();
+    assert!(targets.len() <= 2, "{targets:?}");
 }

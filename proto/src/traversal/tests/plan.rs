@@ -119,9 +119,9 @@ fn a_mapping_that_cannot_be_told_is_taken_for_the_likely_one_and_then_doubted() 
 #[test]
 fn the_table_of_chances_holds() {
     let chance = |range: PortRange, probes: u32| {
-        let (ports, open) = (f64::from(range.len()), f64::from(range.sockets()));
+        let (ports, open) = (f64::from(range.count()), f64::from(range.sockets()));
         let miss = |i| (ports - open - f64::from(i)) / (ports - f64::from(i));
-        1.0 - (0..probes.min(range.len())).map(miss).map(|miss| miss.max(0.0)).product::<f64>()
+        1.0 - (0..probes.min(range.count())).map(miss).map(|miss| miss.max(0.0)).product::<f64>()
     };
     let of = |len: u32| PortRange { first: 1024, last: (1023 + len) as u16 };
     for (len, half, most, nearly) in [

@@ -436,9 +436,10 @@ impl PeerLink {
         }
     }
 
-    /// Another introduction makes another agent: the round counts for nothing.
+    /// Another introduction makes another agent: a round of ours counts for nothing. One that the
+    /// peer asked for does, or it could ask for introductions instead of waiting.
     pub(super) fn interrupt_punch(&mut self, core: &mut Core, now: Instant) {
-        if self.punch.is_active() {
+        if !self.punch.sockets.is_empty() {
             self.punch.in_row = self.punch.in_row.saturating_sub(1);
         }
         self.stop_punch(core, now);

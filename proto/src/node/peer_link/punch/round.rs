@@ -55,7 +55,7 @@ impl PeerLink {
         let routes: Vec<Route> =
             self.punch.sockets.iter().map(|bound| Route::udp(*bound, target)).collect();
         self.send_openers(&routes, Openers::Once, core, now);
-        let (count, open) = (range.len().min(u32::from(u16::MAX)) as u16, routes.len() as u16);
+        let (count, open) = (range.count().min(u32::from(u16::MAX)) as u16, routes.len() as u16);
         self.tell_open(OpenPorts { first: range.first, step: 1, count, open }, now);
         self.punch.stage = Stage::Running;
     }
