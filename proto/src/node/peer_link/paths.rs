@@ -270,11 +270,11 @@ impl PeerLink {
                         core.transmit(transmit.route, transmit.payload);
                     }
                 }
-                traversal::Output::Selected { route, .. } => {
+                traversal::Output::Selected { route, rtt } => {
                     self.spares_in_row = 0;
                     self.restore_route(route, now);
                     self.use_route(route, core, now);
-                    self.hasten_handshake(now);
+                    self.hasten_handshake(rtt, now);
                 }
                 traversal::Output::Restored { route } => self.restore_route(route, now),
                 traversal::Output::Lost { route } => self.lose_route(route, now),
