@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use p2sp_proto::control::Exposure;
 use p2sp_proto::id::{InvalidName, PeerName};
-use p2sp_proto::node::{Config, Discovery, NameKeeping, Node};
+use p2sp_proto::node::{Config, Discovery, Guessing, NameKeeping, Node};
 use p2sp_proto::session::StaticKey;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -31,6 +31,7 @@ pub struct Builder {
     keepalive: Duration,
     delivery_timeout: Option<Duration>,
     bind: Option<SocketAddr>,
+    guessing: Guessing,
     receiving: bool,
     discovery: Discovery,
     exposure: Exposure,
@@ -55,6 +56,7 @@ impl Builder {
             keepalive: Self::KEEPALIVE,
             delivery_timeout: Some(Self::DELIVERY_TIMEOUT),
             bind: None,
+            guessing: Guessing::On,
             receiving: true,
             discovery: Discovery::On,
             exposure: Exposure::Open,
@@ -109,6 +111,13 @@ impl Builder {
     /// Use one socket bound to this address instead of one for each family.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind = Some(address);
+        self
+    }
+
+    /// Guess no ports: neither open sockets by the dozen nor probe ports by the thousand where two
+    /// NATs leave no other direct path.
+    pub fn no_port_guessing(mut self) -> Self {
+        self.guessing = Guessing::Off;
         self
     }
 
@@ -205,6 +214,7 @@ impl Builder {
                 Place::Folder(_) | Place::OfName => NameKeeping::Keep,
             },
             delivery_timeout: self.delivery_timeout,
+            guessing: self.guessing,
             exposure: self.exposure,
         }
     }

@@ -59,8 +59,8 @@ pub use handle::{
 pub use p2sp_proto::control::{LeaveReason, Member, Problem};
 pub use p2sp_proto::id::{InvalidName, PeerKey, PeerName};
 pub use p2sp_proto::node::{
-    Audience, Event, Finality, Handle, Incoming, Mapped, Measuring, Netcheck, Outlook, Party,
-    PathView, Reason, Recipient, Registration, Router, Way, Whoami, Why,
+    Audience, Event, Finality, Handle, Incoming, LanSearch, Mapped, Measuring, Netcheck, Outlook,
+    Party, PathView, Reason, Recipient, Registration, Router, Way, Whoami, Why,
 };
 
 #[cfg(feature = "cli")]

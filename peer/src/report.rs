@@ -22,7 +22,7 @@
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
 //! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `mapped?`, `nat`, `their_nat?` |
-//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `outlook` (a word), `verdict` (a sentence) |
+//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `lan` (`on`, `off`, `open`: the network has no secret), `outlook` (a word), `verdict` (a sentence) |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
 //! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
@@ -68,7 +68,7 @@ use p2sp_proto::node::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::netcheck::{Checked, Measured, Reached};
+pub use self::netcheck::{Checked, Lan, Measured, Reached};
 pub use self::why::{Answered, Explained, Kind, Tried};
 
 use crate::handle::{
@@ -163,8 +163,8 @@ pub enum Report {
         server_key: Option<PeerKey>,
         registered: bool,
     },
-    Why(Explained),
-    Netcheck(Checked),
+    Why(Box<Explained>),
+    Netcheck(Box<Checked>),
     Trusted {
         who: String,
     },
@@ -368,7 +368,7 @@ impl Work {
             State::Netcheck(link) => match link.netcheck().await {
                 Ok(check) => {
                     let code = if check.registered { exit::DONE } else { exit::UNREACHABLE };
-                    Outcome { reports: vec![Report::Netcheck(check.into())], code }
+                    Outcome { reports: vec![Report::Netcheck(Box::new(check.into()))], code }
                 }
                 Err(error) => Outcome::failed(&error, None, None),
             },
@@ -437,7 +437,8 @@ async fn why(link: &Link, name: &str) -> Result<Vec<Report>, SendError> {
         text: format!("nothing was said to or heard from {name} yet"),
     };
     let why = link.why(PeerName::new(name)?).await?;
-    why.map(|why| vec![Report::Why(why.into())]).ok_or_else(|| SendError::Failed(unknown()))
+    why.map(|why| vec![Report::Why(Box::new(why.into()))])
+        .ok_or_else(|| SendError::Failed(unknown()))
 }
 
 async fn trust(link: &Link, who: &str) -> Result<Vec<Report>, SendError> {

@@ -11,7 +11,8 @@ use crate::io::Route;
 use crate::traversal::{Agent, Config, Output, Role};
 use crate::wire::codec::Reader;
 use crate::wire::frame::{
-    Ack, Candidate, CandidateKind, Candidates, Frame, Message, Open, Rekey, RekeyStep,
+    Ack, Candidate, CandidateKind, Candidates, Frame, Message, Open, OpenPorts, Punch, PunchStep,
+    Rekey, RekeyStep,
 };
 use crate::wire::{Family, RelayHeader, encode_stale};
 
@@ -45,6 +46,7 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
     ];
     let offer = Rekey { generation: 1, step: RekeyStep::Offer, public: [0x44; 32] };
     let target = PeerKey::from_bytes([0x55; 32]);
+    let ports = OpenPorts { first: 20_002, step: 2, count: 5, open: 3 };
     vec![
         ("PADDING", Frame::Padding(3)),
         ("PING", Frame::Ping),
@@ -66,9 +68,20 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("REKEY answer", Frame::Rekey(Rekey { step: RekeyStep::Answer, ..offer })),
         ("CLOSE", Frame::Close(409, "replaced")),
         ("OPEN", Frame::Open(Open { target, connect: ConnectId([0x33; 16]), datagram: bytes })),
+        ("NAT", Frame::Nat(2, NAT_PROFILE)),
+        ("PUNCH open", Frame::Punch(Punch { round: 3, step: PunchStep::Open(ports) })),
+        (
+            "PUNCH base",
+            Frame::Punch(Punch { round: 4, step: PunchStep::Base { port: 30_000, step: -2 } }),
+        ),
         ("skippable", Frame::Unknown(0x40)),
     ]
 }
+
+/// Mapping by address and port, filtering unknown, counting down by 2, no hairpin, forgets what it
+/// did not ask for, mappings live a minute.
+const NAT_PROFILE: &[u8] =
+    b"\x03\x00\x04\x00\x02\x00\x10\xff\xfe\x02\x00\x02\x01\x00\x01\x01\x00\x03\x3c";
 
 #[test]
 fn frames_are_written_and_read_as_the_specification_says() {

@@ -38,6 +38,7 @@ fn scripts_read_fields_through_a_running_peer_too() {
                 "event",
                 "hidden",
                 "ipv6",
+                "lan",
                 "measured",
                 "nat",
                 "outlook",

@@ -55,9 +55,9 @@ fn a_better_path_that_appears_later_replaces_a_worse_one() {
             (flow.figures(since), flow.stage.world.act(alice, |machine, _| why(machine)))
         };
         let (_, why) = go(&mut flow, &four, 10);
-        assert!(why.contains("checks at 198."), "{why}");
+        assert!(why.contains("reason: Direct { address: 198."), "{why}");
         let (figures, why) = go(&mut flow, &all, 60);
-        assert!(why.contains("checks at [2001:"), "{why}");
+        assert!(why.contains("reason: Direct { address: [2001:"), "{why}");
         assert!(figures.slowest < Duration::from_millis(150), "{figures}");
         assert!(figures.switches <= 2 && figures.relayed_percent < 2.0, "{figures}");
         flow.finish().unwrap_or_else(|failure| panic!("{failure}"));

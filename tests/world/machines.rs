@@ -539,6 +539,7 @@ fn boot(setup: &PeerSetup, known: &Memory, incarnation: u64, clock: &Clock) -> N
         aes: false,
         name_keeping: node::NameKeeping::Keep,
         delivery_timeout: None,
+        guessing: node::Guessing::On,
         exposure: setup.exposure,
     };
     Node::new(config, seed_from(&mut chance), clock.now(), clock.unix_now())

@@ -90,8 +90,9 @@ impl Backend {
         if receiving == Receiving::No {
             builder = builder
                 .send_only()
-                // It ends before a port that is mapped for it is of use.
+                // It ends before a port that is mapped for it, or guessed, is of use.
                 .no_port_mapping()
+                .no_port_guessing()
                 .delivery_timeout(Some(options.linger().max(options.connect_timeout())));
         }
         match builder.start().await {

@@ -89,6 +89,9 @@ struct Options {
     /// Ask no router to forward ports to this peer
     #[arg(long, global = true)]
     no_port_mapping: bool,
+    /// Do not guess ports where two NATs leave no other direct path
+    #[arg(long, global = true)]
+    no_port_guessing: bool,
     /// What to log to stderr: error, warn, info, debug, trace, or a filter
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     log: String,
@@ -297,6 +300,9 @@ impl Options {
         }
         if self.no_port_mapping {
             builder = builder.no_port_mapping();
+        }
+        if self.no_port_guessing {
+            builder = builder.no_port_guessing();
         }
         Ok(builder)
     }

@@ -3,12 +3,13 @@
 use p2sp_proto::traversal::nat::{Allocation, Dependence, Field, Hairpin, Profile, Unsolicited};
 
 use super::output::clean;
-use crate::report::{Checked, Measured, Reached};
+use crate::report::{Checked, Lan, Measured, Reached};
 
 /// The lines of a check.
 pub(super) fn text(checked: &Checked) -> String {
-    let Checked { server, registered, ways, ipv6, hidden, mapped, nat, measured, verdict, .. } =
-        checked;
+    let Checked {
+        server, registered, ways, ipv6, hidden, mapped, nat, measured, lan, verdict, ..
+    } = checked;
     let mut lines = vec![format!(
         "* {}: {}",
         clean(server),
@@ -27,6 +28,11 @@ pub(super) fn text(checked: &Checked) -> String {
         Measured::UnderWay => lines.push("    NAT: still being measured".to_owned()),
         Measured::Impossible => lines.push("    NAT: cannot be measured here".to_owned()),
     }
+    lines.push(match lan {
+        Lan::On => "    LAN: members of the network are looked for".to_owned(),
+        Lan::Off => "    LAN: members of the network are not looked for".to_owned(),
+        Lan::Open => "    LAN: nobody is looked for, because the network has no token".to_owned(),
+    });
     lines.push(format!("* {verdict}"));
     lines.join("\n")
 }
@@ -124,6 +130,7 @@ mod tests {
                 ..Profile::default()
             },
             measured: Measured::Done,
+            lan: Lan::On,
             outlook: "most".into(),
             verdict: "so it is".into(),
         }
@@ -142,7 +149,8 @@ mod tests {
              external ports: not known\n    \
              hairpin: not known\n    \
              unsolicited datagrams: not known\n    \
-             idle mappings live: not known\n\
+             idle mappings live: not known\n    \
+             LAN: members of the network are looked for\n\
              * so it is"
         );
     }
@@ -156,12 +164,14 @@ mod tests {
             hidden: true,
             mapped: Vec::new(),
             measured: Measured::Impossible,
+            lan: Lan::Off,
             ..checked()
         };
         assert_eq!(
             text(&dark),
             "* s:1: no answer\n    hidden: peers are not told where this one is\n    \
-             NAT: cannot be measured here\n* so it is"
+             NAT: cannot be measured here\n    \
+             LAN: members of the network are not looked for\n* so it is"
         );
     }
 }

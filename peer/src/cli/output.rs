@@ -320,7 +320,7 @@ mod tests {
             result,
             rtt_ms,
         };
-        let report = Report::Why(Explained {
+        let report = Report::Why(Box::new(Explained {
             name: PeerName::new("bob").unwrap(),
             key: PeerKey::from_bytes([1; 32]),
             path: Path { kind: PathKind::Relay, address: None, rtt_ms: Some(20.0) },
@@ -337,7 +337,7 @@ mod tests {
                 hairpin: Field::Known { value: Hairpin::Works, samples: 1 },
                 ..Profile::default()
             }),
-        });
+        }));
         assert_eq!(
             render(&report, Format::Text),
             "* bob: through the relay, 20.0 ms for 0 s; relayed: so it is\n    \

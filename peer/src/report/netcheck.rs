@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use p2sp_proto::control::Exposure;
-use p2sp_proto::node::{Measuring, Netcheck, Way};
+use p2sp_proto::node::{LanSearch, Measuring, Netcheck, Way};
 use p2sp_proto::traversal::nat::Profile;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ pub struct Checked {
     pub nat: Profile,
     /// How far the measurement of the NAT is.
     pub measured: Measured,
+    /// Whether members of the network are looked for on the LAN.
+    pub lan: Lan,
     /// With whom direct paths are to be expected, in a word.
     pub outlook: String,
     /// The same in a sentence.
@@ -45,6 +47,18 @@ pub struct Reached {
     /// Round trip time in milliseconds, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
+}
+
+/// Whether members of the network are looked for on the LAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lan {
+    /// They are.
+    On,
+    /// They are not: switched off, or this peer hides.
+    Off,
+    /// They cannot be: the network has no secret.
+    Open,
 }
 
 /// How far the measurement of the NAT is.
@@ -75,6 +89,11 @@ impl From<Netcheck> for Checked {
             ways: check.ways.into_iter().map(Reached::from).collect(),
             mapped: check.mapped.into_iter().map(|mapped| mapped.external).collect(),
             nat: check.nat,
+            lan: match check.lan {
+                LanSearch::On => Lan::On,
+                LanSearch::Off => Lan::Off,
+                LanSearch::NoSecret => Lan::Open,
+            },
             outlook: outlook.word().to_owned(),
             verdict: outlook.to_string(),
         }

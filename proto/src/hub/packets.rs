@@ -317,7 +317,9 @@ impl Hub {
             ControlFrame::Observed(_)
             | ControlFrame::Candidates(_)
             | ControlFrame::Rekey(_)
-            | ControlFrame::PathRetire(_) => {}
+            | ControlFrame::PathRetire(_)
+            | ControlFrame::Nat(..)
+            | ControlFrame::Punch(_) => {}
         }
     }
 

@@ -44,6 +44,19 @@ pub struct Config {
     pub delivery_timeout: Option<Duration>,
     /// Whether peers may learn where this one is. A hidden node speaks with its server alone.
     pub exposure: Exposure,
+    /// Whether ports may be guessed where a direct path cannot be had otherwise.
+    pub guessing: Guessing,
+}
+
+/// Whether a peer takes part in finding ports by chance (SPEC section 9.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guessing {
+    /// It opens sockets by the dozen, and probes ports by the thousand, within the bounds of
+    /// SPEC section 11.
+    #[default]
+    On,
+    /// It does neither, and tells peers nothing of its NAT.
+    Off,
 }
 
 /// Whether a peer shows itself to, and looks for, other members of its network on its LAN. In an

@@ -1,13 +1,13 @@
 //! What all parts of a node share: identity, chance, outputs and the numbering of sessions.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use super::api::{Effect, Event, LocalSocket, MAPPED_MAX, Mapped, Output};
+use super::api::{Effect, Event, Guessing, LocalSocket, MAPPED_MAX, Mapped, Output};
 use super::purse::Purse;
 use crate::control::{CandidateKindText, CandidateText, Exposure};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
@@ -34,6 +34,7 @@ pub(super) struct Core {
     pub(super) outputs: VecDeque<Output>,
     /// What is known of our NAT.
     pub(super) nat: Profile,
+    pub(super) guessing: Guessing,
     /// Where the server sees our sockets, by bound address; one of each family at most.
     observed: BTreeMap<SocketAddr, SocketAddr>,
     /// Checks to addresses that only peers vouch for.
@@ -75,6 +76,7 @@ impl Core {
             exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
+            guessing: Guessing::On,
             observed: BTreeMap::new(),
             nat: Profile::default(),
             claimed: Purse::of_node(now),
@@ -153,6 +155,11 @@ impl Core {
     pub(super) fn note_observed(&mut self, bound: SocketAddr, address: SocketAddr) -> bool {
         self.observed.retain(|other, _| *other == bound || other.is_ipv4() != bound.is_ipv4());
         self.observed.insert(bound, address) != Some(address)
+    }
+
+    /// Where the server sees us over IPv4.
+    pub(super) fn observed_v4(&self) -> Option<IpAddr> {
+        self.observed.values().map(SocketAddr::ip).find(IpAddr::is_ipv4)
     }
 
     /// What routers forward to us. True when that is news.

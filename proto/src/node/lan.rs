@@ -12,6 +12,7 @@ use rand::RngCore as _;
 
 use super::api::{Discovery, Effect};
 use super::core::Core;
+use super::netcheck::LanSearch;
 use super::purse::Purse;
 use crate::control::Member;
 use crate::id::{Boot, LanSecret, PeerKey, PeerName};
@@ -95,6 +96,15 @@ impl Lan {
             next: None,
             opened: Purse::of_beacons(now),
             answered: Purse::of_answers(now),
+        }
+    }
+
+    /// Whether members are looked for.
+    pub(super) fn search(&self) -> LanSearch {
+        match (self.discovery, &self.secret) {
+            (Discovery::Off, _) => LanSearch::Off,
+            (Discovery::On, None) => LanSearch::NoSecret,
+            (Discovery::On, Some(_)) => LanSearch::On,
         }
     }
 

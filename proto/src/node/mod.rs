@@ -23,6 +23,7 @@ mod netcheck;
 mod outbox;
 mod peer_link;
 mod profile;
+mod punch;
 mod purse;
 mod server_link;
 mod spare;
@@ -37,18 +38,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::api::{
-    Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Handle, Incoming,
-    Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView, Recipient,
-    Registration, Scope, SocketUse, Whoami,
+    Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Guessing, Handle,
+    Incoming, Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView,
+    Recipient, Registration, Scope, SocketUse, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
 use self::lan::Lan;
-pub use self::netcheck::{Measuring, Netcheck, Outlook, Way};
+pub use self::netcheck::{LanSearch, Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
+use self::punch::Punches;
 use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
 pub use self::why::{Party, Reason, Router, Why};
@@ -96,6 +98,7 @@ pub struct Node {
     listings: VecDeque<Handle>,
     lan: Lan,
     spares: Spares,
+    punches: Punches,
     other_family: OtherFamily,
     profiler: Profiler,
     /// When each link wants to be looked at; right for all links that are not `touched`.
@@ -176,6 +179,7 @@ impl Node {
             listings: VecDeque::new(),
             lan,
             spares: Spares::new(now),
+            punches: Punches::new(now),
             other_family: OtherFamily::new(now),
             profiler: Profiler::new(now),
             timers: Timers::default(),
@@ -187,6 +191,7 @@ impl Node {
             last_now: now,
             sweep_at: now + LINK_IDLE / 4,
         };
+        node.core.guessing = config.guessing;
         node.core.network = config.network.unwrap_or_default();
         if let Some(name) = config.name {
             node.register(name.as_str().to_owned(), now);
@@ -324,6 +329,7 @@ impl Node {
             mapped: self.core.mapped().collect(),
             nat,
             measuring,
+            lan: self.lan.search(),
             exposure: self.core.exposure,
         }
     }
@@ -366,7 +372,7 @@ impl Node {
                 self.spares.opened(bound.first().copied(), server, &mut self.core, now);
             }
             SocketUse::Measure => self.profiler.opened(bound, &mut self.core, now),
-            SocketUse::Guess => {}
+            SocketUse::Guess => self.opened_for_punch(bound, now),
         }
     }
 
@@ -476,6 +482,9 @@ impl Node {
             if self.core.note_observed(bound, observed) {
                 self.candidates_changed(now);
             }
+            return;
+        }
+        if self.measured_for_punch(route, data, now) {
             return;
         }
         for (key, link) in &mut self.links {
@@ -595,10 +604,25 @@ impl Node {
 
     // ---- flushing
 
-    /// Drains the parts until nothing moves; each round only looks at links that were touched.
+    /// Drains the parts until nothing moves.
     fn flush(&mut self, now: Instant) {
         self.settle(now);
         self.profile(now);
+        self.flush_links(now);
+        while self.grant_punch(now) {
+            self.flush_links(now);
+        }
+        let server = self.server_v4();
+        self.spares.advance(server, &mut self.core, now);
+        let other = self.server.other_family(&self.core);
+        self.other_family.advance(other, &mut self.core, now);
+        let name = self.announced_name();
+        self.lan.advance(name, &mut self.core, now);
+        self.server.flush(&mut self.core, now);
+    }
+
+    /// Looks only at links that were touched.
+    fn flush_links(&mut self, now: Instant) {
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();
@@ -616,13 +640,6 @@ impl Node {
                 self.handle_link_notice(key, notice, now);
             }
         }
-        let server = self.server_v4();
-        self.spares.advance(server, &mut self.core, now);
-        let other = self.server.other_family(&self.core);
-        self.other_family.advance(other, &mut self.core, now);
-        let name = self.announced_name();
-        self.lan.advance(name, &mut self.core, now);
-        self.server.flush(&mut self.core, now);
     }
 
     fn handle_link_notice(&mut self, key: PeerKey, notice: peer_link::Notice, now: Instant) {
@@ -651,6 +668,7 @@ impl Node {
             peer_link::Notice::Open { datagram } => self.open(key, datagram, now),
             peer_link::Notice::Reintroduce => self.reintroduce(key, now),
             peer_link::Notice::Spare { nth } => self.spares.want(key, nth),
+            peer_link::Notice::Punch => self.punches.want(key),
         }
     }
 }

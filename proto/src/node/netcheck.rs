@@ -25,8 +25,21 @@ pub struct Netcheck {
     pub nat: Profile,
     /// How far it is with that.
     pub measuring: Measuring,
+    /// Whether members of the network are looked for on the LAN.
+    pub lan: LanSearch,
     /// Whether peers may learn where this one is.
     pub exposure: Exposure,
+}
+
+/// Whether members of the network are looked for on the LAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanSearch {
+    /// They are.
+    On,
+    /// Switched off, or this peer hides.
+    Off,
+    /// The network has no secret: it is open to anybody, or no server told it yet.
+    NoSecret,
 }
 
 /// A way to the server.
@@ -134,6 +147,7 @@ mod tests {
             mapped: Vec::new(),
             nat,
             measuring: Measuring::Done,
+            lan: LanSearch::On,
             exposure: Exposure::Open,
         }
     }
@@ -151,7 +165,7 @@ mod tests {
         let mapped = vec![Mapped { bound: address, external: address }];
         let helped = Netcheck { mapped, ..with(AddressAndPort, AddressAndPort) };
         assert_eq!(helped.outlook(), Outlook::Everybody);
-        let hidden = Netcheck { exposure: Exposure::Hidden, ..open.clone() };
+        let hidden = Netcheck { exposure: Exposure::Hidden, ..open };
         assert_eq!(hidden.outlook(), Outlook::Hidden);
         let offline = Netcheck { registered: false, ..hidden };
         assert_eq!(offline.outlook(), Outlook::Offline);

@@ -2,6 +2,8 @@
 
 mod hiding;
 mod network;
+mod punch;
+mod reasons;
 mod third_party;
 
 use crate::time::origin as start_of_time;
@@ -79,6 +81,7 @@ fn config(n: u8, name: &str) -> Config {
         aes: true,
         name_keeping: NameKeeping::Keep,
         delivery_timeout: None,
+        guessing: Guessing::On,
         exposure: Exposure::Open,
     }
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::api::{Mapped, PathView};
 use crate::id::{PeerKey, PeerName};
-use crate::traversal::PairReport;
 use crate::traversal::nat::{Allocation, Dependence, Profile};
+use crate::traversal::{Guessed, PairReport};
 
 /// Answer to [`Node::why`](super::Node::why).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,20 @@ pub enum Reason {
     SameRouter {
         /// Its outer address.
         address: IpAddr,
+    },
+    /// A port to the other side is being guessed.
+    Guessing {
+        /// The round under way.
+        round: u32,
+        /// What was spent on it since the last introduction.
+        guessed: Guessed,
+    },
+    /// No port was found.
+    NotGuessed {
+        /// Rounds so far.
+        rounds: u32,
+        /// What was spent on it since the last introduction.
+        guessed: Guessed,
     },
     /// No check was answered.
     Silent {
@@ -150,10 +164,14 @@ impl Reason {
             Self::NoCommonFamily => "no_common_family",
             Self::Lost => "lost",
             Self::SameRouter { .. } => "same_router",
+            Self::Guessing { .. } => "guessing",
+            Self::NotGuessed { .. } => "not_guessed",
             Self::Silent { .. } => "silent",
         }
     }
 }
+
+const REMEDY: &str = "enable UPnP or NAT-PMP on either router, or use IPv6";
 
 struct Sentence<'a> {
     reason: &'a Reason,
@@ -199,6 +217,16 @@ impl fmt::Display for Sentence<'_> {
                  carry traffic between its own clients; use one LAN, or enable NAT loopback \
                  (hairpin) on it"
             ),
+            Reason::Guessing { round, guessed: Guessed { opened, probed } } => write!(
+                f,
+                "relayed for now: a port to {name} is being guessed, round {round}, {opened} \
+                 sockets opened, {probed} probes sent"
+            ),
+            Reason::NotGuessed { rounds, guessed: Guessed { opened, probed } } => write!(
+                f,
+                "relayed: no port to {name} was found in {rounds} rounds, {opened} sockets \
+                 opened, {probed} probes sent; it is tried again by itself; {REMEDY}"
+            ),
             Reason::Silent { pairs, own, their } => silence(f, name, *pairs, *own, *their),
         }
     }
@@ -211,7 +239,6 @@ fn silence(
     own: Router,
     their: Router,
 ) -> fmt::Result {
-    const REMEDY: &str = "enable UPnP or NAT-PMP on either router, or use IPv6";
     if own == Router::Unknown && their == Router::Unknown {
         return write!(
             f,
@@ -305,6 +332,17 @@ mod tests {
                 "relayed: bob is behind the same router as you, 192.0.2.1, which does not carry \
                  traffic between its own clients; use one LAN, or enable NAT loopback (hairpin) \
                  on it",
+            ),
+            (
+                Reason::Guessing { round: 2, guessed: Guessed { opened: 64, probed: 0 } },
+                "relayed for now: a port to bob is being guessed, round 2, 64 sockets opened, 0 \
+                 probes sent",
+            ),
+            (
+                Reason::NotGuessed { rounds: 3, guessed: Guessed { opened: 0, probed: 1750 } },
+                "relayed: no port to bob was found in 3 rounds, 0 sockets opened, 1750 probes \
+                 sent; it is tried again by itself; enable UPnP or NAT-PMP on either router, or \
+                 use IPv6",
             ),
             (
                 silent(Unknown, Unknown),

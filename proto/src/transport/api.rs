@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::id::{Channel, ConnectId, PathId, PeerKey, Sequence};
-use crate::wire::frame::{Candidates, MESSAGE_LEN_MAX, Rekey};
+use crate::wire::frame::{Candidates, MESSAGE_LEN_MAX, Punch, Rekey};
 
 /// Bounds of one conversation.
 #[derive(Clone, Debug)]
@@ -88,6 +88,11 @@ pub enum ControlFrame {
     Close(u16, String),
     /// OPEN for the server: target, connect id, datagram. Reliable.
     Open(PeerKey, ConnectId, Bytes),
+    /// What is known of the own NAT: a generation and the profile. Reliable; a newer generation
+    /// replaces an unsent older one.
+    Nat(u64, Bytes),
+    /// Reliable.
+    Punch(Punch),
 }
 
 /// A message that is whole and in order.

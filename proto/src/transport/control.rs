@@ -24,7 +24,9 @@ impl ControlFrame {
             | Self::Rekey(_)
             | Self::PathRetire(_)
             | Self::Close(..)
-            | Self::Open(..) => true,
+            | Self::Open(..)
+            | Self::Nat(..)
+            | Self::Punch(_) => true,
         }
     }
 
@@ -47,6 +49,10 @@ impl ControlFrame {
             Frame::Open(open) => {
                 Self::Open(open.target, open.connect, Bytes::copy_from_slice(open.datagram))
             }
+            Frame::Nat(generation, profile) => {
+                Self::Nat(*generation, Bytes::copy_from_slice(profile))
+            }
+            Frame::Punch(punch) => Self::Punch(*punch),
             Frame::Padding(_)
             | Frame::Ack(_)
             | Frame::Message(_)
@@ -73,6 +79,8 @@ impl ControlFrame {
             Self::Open(target, connect, datagram) => {
                 Frame::Open(Open { target: *target, connect: *connect, datagram })
             }
+            Self::Nat(generation, profile) => Frame::Nat(*generation, profile),
+            Self::Punch(punch) => Frame::Punch(*punch),
         }
     }
 }
@@ -83,6 +91,8 @@ pub(super) struct ControlQueue {
     frames: VecDeque<(ControlFrame, Option<PathId>)>,
     /// Newest generation of candidates seen here: older lost ones are not repeated.
     generation: u64,
+    /// The same of what is known of the NAT.
+    nat_generation: u64,
 }
 
 impl ControlQueue {
@@ -93,6 +103,13 @@ impl ControlQueue {
             }
             self.generation = new.generation;
             self.frames.retain(|(old, _)| !matches!(old, ControlFrame::Candidates(_)));
+        }
+        if let ControlFrame::Nat(new, _) = &frame {
+            if *new < self.nat_generation {
+                return;
+            }
+            self.nat_generation = *new;
+            self.frames.retain(|(old, _)| !matches!(old, ControlFrame::Nat(..)));
         }
         if self.frames.len() >= QUEUE_MAX {
             let oldest = self.frames.iter().position(|(frame, _)| !frame.is_reliable());

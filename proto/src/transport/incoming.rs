@@ -62,7 +62,9 @@ impl Transport {
             | Frame::Candidates(_)
             | Frame::Rekey(_)
             | Frame::Close(..)
-            | Frame::Open(_) => self.pass_on(frame, arrival.path),
+            | Frame::Open(_)
+            | Frame::Nat(..)
+            | Frame::Punch(_) => self.pass_on(frame, arrival.path),
         }
     }
 

@@ -302,6 +302,8 @@ impl Transport {
                 | Frame::Rekey(_)
                 | Frame::Close(..)
                 | Frame::Open(_)
+                | Frame::Nat(..)
+                | Frame::Punch(_)
                 | Frame::Unknown(_)) => self.pass_on(&frame, PathId::SERVER)?,
             }
         }

@@ -73,6 +73,15 @@ impl LocalSet {
         sockets
     }
 
+    /// The socket of which the server tells an IPv4 address.
+    pub(super) fn observed_v4(&self) -> Option<SocketAddr> {
+        let observed = |candidate: &Candidate| {
+            candidate.kind == CandidateKind::Observed && candidate.address.is_ipv4()
+        };
+        let mut list = self.list.iter();
+        list.find(|(_, candidate)| observed(candidate)).map(|(bound, _)| *bound)
+    }
+
     /// Whether a check may go to `remote`. Loopback only when we are on it ourselves.
     pub(super) fn accepts(&self, remote: SocketAddr) -> bool {
         let own = |(_, candidate): &(SocketAddr, Candidate)| candidate.address == remote;

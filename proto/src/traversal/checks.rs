@@ -30,8 +30,15 @@ pub(super) enum Purpose {
 /// An authentic message of the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
-    Request { transaction: Transaction, purpose: Purpose },
-    Response { transaction: Transaction },
+    Request {
+        transaction: Transaction,
+        purpose: Purpose,
+    },
+    /// `observed` is where the request of ours came from.
+    Response {
+        transaction: Transaction,
+        observed: SocketAddr,
+    },
 }
 
 /// Signs what we send and verifies what arrives.
@@ -98,8 +105,8 @@ impl Signer {
         }
         let decoded = stun::decode(datagram)?;
         if message.kind == BINDING_SUCCESS {
-            stun::mapped_address(&decoded)?;
-            return Some(Incoming::Response { transaction });
+            let observed = stun::mapped_address(&decoded)?;
+            return Some(Incoming::Response { transaction, observed });
         }
         Some(Incoming::Request { transaction, purpose: self.purpose(&decoded)? })
     }

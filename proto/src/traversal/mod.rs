@@ -16,8 +16,11 @@
 
 mod candidate;
 mod checks;
+mod guess;
 pub mod nat;
+mod nat_wire;
 mod pair;
+pub mod plan;
 mod round;
 mod watch;
 
@@ -33,8 +36,11 @@ use crate::io::{Carrier, Route, Transmit};
 use crate::time::earliest;
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind, Candidates};
 use crate::wire::stun::canonical;
-use candidate::{LocalSet, RemoteSet, SOCKETS_MAX};
+use candidate::{Class, LocalSet, RemoteSet, SOCKETS_MAX};
 use checks::{Incoming, Purpose, Signer, Transaction};
+use guess::Guess;
+pub use guess::Guessed;
+pub(crate) use guess::{Openers, PROBES_MAX, WINDOW_MAX};
 use pair::Pair;
 use round::{Round, Step};
 use watch::{Answered, Due, Nomination, Watch};
@@ -87,6 +93,9 @@ pub struct Agent {
     round: Round,
     /// The chosen path.
     watch: Option<Watch>,
+    /// How the first check of a round leaves.
+    entry: Entry,
+    guess: Guess,
     /// Drained by the owner after every call.
     outputs: VecDeque<Output>,
 }
@@ -120,6 +129,16 @@ pub enum Output {
     Failed,
 }
 
+/// How the first check of a round to the peer's observed address leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Like all others.
+    Plain,
+    /// With a time to live that ends before the other router: that one keeps state for datagrams
+    /// that it did not ask for, and then moves its own side's mapping.
+    Cautious,
+}
+
 /// For people: where an agent stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -127,6 +146,8 @@ pub struct Report {
     pub state: State,
     /// Every pair that is being, or was, checked.
     pub pairs: Vec<PairReport>,
+    /// What was spent on guessing ports since the last introduction.
+    pub guessed: Guessed,
 }
 
 /// Where an agent stands.
@@ -168,6 +189,8 @@ impl Agent {
             pairs: Vec::new(),
             round: Round::new(),
             watch: None,
+            entry: Entry::Plain,
+            guess: Guess::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -223,8 +246,8 @@ impl Agent {
             Some(Incoming::Request { transaction, purpose }) => {
                 self.handle_request(route, transaction, purpose, now)
             }
-            Some(Incoming::Response { transaction }) => {
-                self.handle_response(route, transaction, now)
+            Some(Incoming::Response { transaction, observed }) => {
+                self.handle_response(route, transaction, observed, now)
             }
         }
     }
@@ -290,6 +313,7 @@ impl Agent {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.take_remote(now);
         self.watch_path(now);
+        self.guess_on(now);
         match self.round.fire(now) {
             Step::Nothing => {}
             Step::Ended => self.end_round(),
@@ -307,7 +331,8 @@ impl Agent {
             (self.round.deadline(), "round of checks"),
             (self.remote.deadline(), "held candidates"),
         ];
-        named.into_iter().fold(None, |first, (at, name)| earliest(first, at.map(|at| (at, name))))
+        let guess = self.guess.deadline();
+        named.into_iter().fold(guess, |first, (at, name)| earliest(first, at.map(|at| (at, name))))
     }
 
     /// The next thing for the owner to do.
@@ -322,17 +347,13 @@ impl Agent {
             None if self.is_waiting() => State::Waiting,
             None => State::Checking,
         };
-        Report { state, pairs: self.pairs.iter().map(Pair::report).collect() }
+        let pairs = self.pairs.iter().map(Pair::report).collect();
+        Report { state, pairs, guessed: self.guess.guessed() }
     }
 
     /// The chosen path.
     pub fn selected(&self) -> Option<Route> {
         self.watch.as_ref().map(|watch| watch.route)
-    }
-
-    /// Whether a round of checks looks for a path, or is about to.
-    pub fn is_checking(&self) -> bool {
-        self.watch.is_none() && !self.round.is_background()
     }
 
     /// Whether a check of ours was answered on the route: it counts as a returned challenge.
@@ -349,6 +370,21 @@ impl Agent {
     /// Round-trip time of the checks of a validated route.
     pub fn rtt(&self, route: Route) -> Option<Duration> {
         self.pairs[self.index_of(route)?].validated()
+    }
+
+    /// Our own address on a validated route, as the peer sees it.
+    pub(crate) fn mapped(&self, route: Route) -> Option<SocketAddr> {
+        self.pairs[self.index_of(route)?].mapped
+    }
+
+    /// What is known of the other router decides how rounds begin.
+    pub(crate) fn set_entry(&mut self, entry: Entry) {
+        self.entry = entry;
+    }
+
+    /// Whether a round goes on in which IPv6, which needs no guessing, may still prove itself.
+    pub(crate) fn hopes_for_ipv6(&self) -> bool {
+        !self.round.is_background() && self.pairs.iter().any(|pair| pair.class == Class::Ipv6)
     }
 
     fn take_remote(&mut self, now: Instant) {
@@ -390,9 +426,10 @@ impl Agent {
 
     /// Ends pairs whose socket is gone; the chosen path is lost with its socket.
     fn drop_orphans(&mut self, now: Instant) {
-        let local = &self.local;
-        self.pairs.retain(|pair| local.has_socket(pair.route.local));
-        if self.watch.as_ref().is_some_and(|watch| !local.has_socket(watch.route.local)) {
+        let (local, guess) = (&self.local, &self.guess);
+        let has_socket = |bound| local.has_socket(bound) || guess.has_socket(bound);
+        self.pairs.retain(|pair| has_socket(pair.route.local));
+        if self.watch.as_ref().is_some_and(|watch| !has_socket(watch.route.local)) {
             self.lose(now);
         }
     }
@@ -404,9 +441,10 @@ impl Agent {
         purpose: Purpose,
         now: Instant,
     ) -> bool {
-        if !self.local.has_socket(route.local) {
+        if !self.local.has_socket(route.local) && !self.guess.has_socket(route.local) {
             return false;
         }
+        self.guess.hear(route.remote);
         self.transmit(route, self.signer.response(transaction, route.remote));
         let Some(index) = self.index_of(route).or_else(|| self.learn(route, now)) else {
             return true;
@@ -447,11 +485,21 @@ impl Agent {
     }
 
     /// The answer must come back the way its check went (RFC 8445 section 7.2.5.2.1).
-    fn handle_response(&mut self, route: Route, transaction: Transaction, now: Instant) -> bool {
+    fn handle_response(
+        &mut self,
+        route: Route,
+        transaction: Transaction,
+        observed: SocketAddr,
+        now: Instant,
+    ) -> bool {
         let index =
             self.pairs.iter().position(|pair| pair.route == route && pair.awaits(transaction));
-        let Some(index) = index else { return false };
+        let Some(index) = index.or_else(|| self.adopt(route, transaction, now)) else {
+            return false;
+        };
         let Some(purpose) = self.pairs[index].answered(transaction, now) else { return false };
+        self.pairs[index].mapped = Some(canonical(observed));
+        self.guess.hear(route.remote);
         match self.watch.as_mut().filter(|watch| watch.route == route) {
             None => self.consider(index, now),
             Some(watch) => match watch.answered(purpose, now) {
@@ -587,8 +635,9 @@ impl Agent {
         let transaction: Transaction = self.rng.random();
         let priority = candidate::check_priority(route.remote);
         let payload = self.signer.request(transaction, purpose, priority);
+        let ttl = self.pairs[index].is_entry().then(|| self.entry.ttl()).flatten();
         self.pairs[index].sent(transaction, purpose, now);
-        self.transmit(route, payload);
+        self.outputs.push_back(Output::Transmit(Transmit { route, payload, ttl }));
     }
 
     fn transmit(&mut self, route: Route, payload: Vec<u8>) {
@@ -604,6 +653,18 @@ impl Agent {
     }
 }
 
+impl Entry {
+    const fn ttl(self) -> Option<u8> {
+        match self {
+            Self::Plain => None,
+            Self::Cautious => Some(TTL_NEAR),
+        }
+    }
+}
+
+/// Routers that a datagram passes which is to open the own NAT, a carrier's included, and to die
+/// before the other's.
+pub(crate) const TTL_NEAR: u8 = 5;
 /// Sources of authentic requests remembered that are no candidates: a symmetric NAT shows one a
 /// socket, a moving peer a few more.
 const REFLEXIVE_MAX: usize = 4;

@@ -1,6 +1,7 @@
 //! One pair of a local socket and a remote candidate: when to check it, and what came of it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::PairReport;
@@ -42,6 +43,8 @@ pub(super) struct Pair {
     pub(super) next: Option<Instant>,
     /// The other side asked for this pair (controlled side).
     pub(super) nominated: bool,
+    /// Our own address on this route, as the last answer told it.
+    pub(super) mapped: Option<SocketAddr>,
     /// Round-trip time of the route since it last proved itself in this round.
     validated: Option<Duration>,
     /// An authentic request came this way in this round.
@@ -76,6 +79,7 @@ impl Pair {
             class: Class::of(route.remote),
             next: Some(now),
             nominated: false,
+            mapped: None,
             validated: None,
             heard: false,
             worked: false,
@@ -188,6 +192,15 @@ impl Pair {
         self.validated = None;
         self.nominated = false;
         self.transactions.clear();
+    }
+
+    /// Whether the check that leaves now is the first of a round to an address of which the other
+    /// side may not have sent yet.
+    pub(super) fn is_entry(&self) -> bool {
+        self.remote.kind == CandidateKind::Observed
+            && self.sent_in_round == 1
+            && !self.heard
+            && self.validated.is_none()
     }
 
     /// The route's round-trip time if it is proved.

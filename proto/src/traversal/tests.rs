@@ -1,6 +1,7 @@
 use super::*;
 use crate::time::origin;
 
+mod guess;
 mod network;
 mod single;
 

@@ -46,6 +46,10 @@ pub mod number {
     pub const CLOSE: u8 = 0x10;
     /// Asks the server to introduce the sender to a peer and to hand over a datagram.
     pub const OPEN: u8 = 0x11;
+    /// What the sender knows of its own NAT.
+    pub const NAT: u8 = 0x12;
+    /// One step of finding each other's ports.
+    pub const PUNCH: u8 = 0x13;
     // 0x20 STREAM, 0x21 RESET_STREAM, 0x22 STOP_SENDING, 0x23 DATAGRAM and 0x24 TICKET are
     // reserved; 0x40 to 0x7F carry a length and are skipped where unknown.
 }
@@ -56,6 +60,8 @@ pub const REASON_LEN_MAX: usize = 256;
 pub const CANDIDATES_MAX: usize = 8;
 /// Longest datagram inside an OPEN: leaves room for the registration in the same packet.
 pub const OPEN_DATAGRAM_LEN_MAX: usize = 700;
+/// Longest profile in a NAT frame: three times what this version writes.
+pub const PROFILE_LEN_MAX: usize = 96;
 /// Longest message (16 MiB).
 pub const MESSAGE_LEN_MAX: u64 = 16 << 20;
 /// Most ranges of an ACK that are read or written; older ones fall away.
@@ -99,6 +105,11 @@ pub enum Frame<'a> {
     Close(u16, &'a str),
     /// Introduce me to `target` and hand over this first datagram.
     Open(Open<'a>),
+    /// What the sender knows of its own NAT: a generation that counts changes, and the profile as
+    /// `traversal::nat` writes it (SPEC section 9.8).
+    Nat(u64, &'a [u8]),
+    /// One step of finding each other's ports.
+    Punch(Punch),
     /// A frame of the skippable range that this version does not know. Ack-eliciting.
     Unknown(u8),
 }
@@ -311,6 +322,43 @@ pub struct Open<'a> {
     pub datagram: &'a [u8],
 }
 
+/// One step of a punch (SPEC section 9.9). Only ports are told: the address they belong to is the
+/// one that the server shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Punch {
+    /// Numbers the rounds of the side that began this one.
+    pub round: u64,
+    /// What is told.
+    pub step: PunchStep,
+}
+
+/// What a [`Punch`] tells of the sender's own NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PunchStep {
+    /// Some of these ports are open towards the receiver, who is asked to probe them.
+    Open(OpenPorts),
+    /// The port that the last fresh socket got, and how far the next ones follow each other.
+    Base {
+        /// The port.
+        port: u16,
+        /// Distance from one allocation to the next.
+        step: i16,
+    },
+}
+
+/// `count` ports from `first` on, `step` apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPorts {
+    /// The first one.
+    pub first: u16,
+    /// Distance from one to the next.
+    pub step: i16,
+    /// How many.
+    pub count: u16,
+    /// How many of them are open, at least.
+    pub open: u16,
+}
+
 impl<'a> Frame<'a> {
     /// Takes the next frame off `reader`.
     ///
@@ -346,6 +394,8 @@ impl<'a> Frame<'a> {
                 connect: ConnectId(reader.array()?),
                 datagram: reader.string(OPEN_DATAGRAM_LEN_MAX)?,
             }),
+            number::NAT => Self::Nat(reader.varint()?, reader.string(PROFILE_LEN_MAX)?),
+            number::PUNCH => Self::Punch(decode_punch(reader)?),
             0x40..=0x7F => {
                 reader.string(usize::MAX)?;
                 Self::Unknown(kind)
@@ -408,6 +458,12 @@ impl<'a> Frame<'a> {
                 out.put(&open.connect.0);
                 out.put_string(open.datagram);
             }
+            Self::Nat(generation, profile) => {
+                out.put_u8(number::NAT);
+                out.put_varint(*generation);
+                out.put_string(profile);
+            }
+            Self::Punch(punch) => encode_punch(*punch, out),
             Self::Unknown(kind) => {
                 out.put_u8(*kind);
                 out.put_string(&[]);
@@ -511,4 +567,38 @@ fn decode_rekey(reader: &mut Reader<'_>) -> Result<Rekey, DecodeError> {
         _ => return Err(DecodeError::Malformed),
     };
     Ok(Rekey { generation, step, public: reader.array()? })
+}
+
+fn decode_punch(reader: &mut Reader<'_>) -> Result<Punch, DecodeError> {
+    let round = reader.varint()?;
+    let step = match reader.u8()? {
+        0 => PunchStep::Open(OpenPorts {
+            first: reader.u16()?,
+            step: reader.u16()? as i16,
+            count: reader.u16()?,
+            open: reader.u16()?,
+        }),
+        1 => PunchStep::Base { port: reader.u16()?, step: reader.u16()? as i16 },
+        _ => return Err(DecodeError::Malformed),
+    };
+    Ok(Punch { round, step })
+}
+
+fn encode_punch(punch: Punch, out: &mut impl Writer) {
+    out.put_u8(number::PUNCH);
+    out.put_varint(punch.round);
+    match punch.step {
+        PunchStep::Open(ports) => {
+            out.put_u8(0);
+            out.put_u16(ports.first);
+            out.put_u16(ports.step as u16);
+            out.put_u16(ports.count);
+            out.put_u16(ports.open);
+        }
+        PunchStep::Base { port, step } => {
+            out.put_u8(1);
+            out.put_u16(port);
+            out.put_u16(step as u16);
+        }
+    }
 }

@@ -74,7 +74,7 @@ struct Numbers {
 fn numbers() -> impl Strategy<Value = Numbers> {
     let candidates = prop::collection::vec(candidate(), 0..=CANDIDATES_MAX);
     let varints = (0..=VARINT_MAX, 0..MESSAGE_LEN_MAX - 300);
-    let small = (0u8..18, any::<u8>(), any::<u32>());
+    let small = (0u8..21, any::<u8>(), any::<u32>());
     (small, varints, address(), any::<[u8; 32]>(), candidates).prop_map(
         |((kind, small, word), (varint, offset), address, key, candidates)| Numbers {
             kind,
@@ -119,11 +119,22 @@ fn frame<'a>(numbers: &Numbers, owned: &'a Owned) -> Frame<'a> {
             Frame::Rekey(Rekey { generation: word, step, public: key })
         }
         16 => Frame::Close(word as u16, &owned.text),
-        _ => Frame::Open(Open {
+        17 => Frame::Open(Open {
             target: PeerKey::from_bytes(key),
             connect: ConnectId(sixteen),
             datagram: bytes,
         }),
+        18 => Frame::Nat(varint, &bytes[..bytes.len().min(PROFILE_LEN_MAX)]),
+        19 => Frame::Punch(Punch {
+            round: varint,
+            step: PunchStep::Base { port: word as u16, step: (word >> 16) as i16 },
+        }),
+        _ => {
+            let (first, step) = (word as u16, (word >> 16) as i16);
+            let (count, open) = (offset as u16, varint as u16);
+            let ports = OpenPorts { first, step, count, open };
+            Frame::Punch(Punch { round: varint, step: PunchStep::Open(ports) })
+        }
     }
 }
 
@@ -247,7 +258,7 @@ fn refused(bytes: &[u8]) -> DecodeError {
 
 #[test]
 fn frames_outside_their_ranges_are_refused() {
-    assert_eq!(refused(&[0x12]), DecodeError::UnknownFrame(0x12));
+    assert_eq!(refused(&[0x14]), DecodeError::UnknownFrame(0x14));
     assert_eq!(refused(&[0x20]), DecodeError::UnknownFrame(0x20), "reserved is unknown");
     assert_eq!(refused(&[0x80]), DecodeError::UnknownFrame(0x80));
     let malformed: [(&str, &[u8]); 8] = [

@@ -51,7 +51,9 @@ pub(crate) fn draw(played: &[Played]) -> String {
         size + LEGEND
     );
     for ((class, tenths), cells) in looks {
-        let _infallible = writeln!(svg, "<path class=\"r\" d=\"{cells}\"/>");
+        if tenths < 10 {
+            let _infallible = writeln!(svg, "<path class=\"r\" d=\"{cells}\"/>");
+        }
         if class != "r" && tenths > 0 {
             let strength = tenths as f64 / 10.0;
             let _infallible = writeln!(

@@ -228,6 +228,7 @@ impl PeerLink {
         self.forget_paths();
         self.open_relay(now);
         self.candidates_told = 0;
+        self.punch.began_session();
         let selected = self.agent.as_ref().and_then(Agent::selected);
         if let Some(route) = selected {
             self.use_route(route, core, now);

@@ -9,6 +9,7 @@
 mod handshake;
 mod near;
 mod paths;
+mod punch;
 mod why;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,8 @@ use bytes::Bytes;
 use rand::RngCore;
 
 use self::handshake::Handshake;
+pub(super) use self::punch::Grant;
+use self::punch::Punch;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
@@ -74,6 +77,7 @@ pub(super) struct PeerLink {
     spares_wanted: usize,
     /// The same since there was a direct path or the network changed.
     spares_in_row: usize,
+    punch: Punch,
     direct: BTreeMap<PathId, Route>,
     unproved: BTreeMap<PathId, ([u8; 8], Route)>,
     preferred: PathId,
@@ -128,6 +132,8 @@ pub(super) enum Notice {
     Reintroduce,
     /// All checks failed: another local port may do better.
     Spare { nth: usize },
+    /// Ports must be guessed: the node says when.
+    Punch,
 }
 
 impl PeerLink {
@@ -150,6 +156,7 @@ impl PeerLink {
             offered: None,
             spares_wanted: 0,
             spares_in_row: 0,
+            punch: Punch::new(),
             direct: BTreeMap::new(),
             unproved: BTreeMap::new(),
             preferred: PathId::SERVER,
@@ -266,13 +273,17 @@ impl PeerLink {
             (Exposure::Open, Some(_)) => None,
         };
         if self.hides.is_some() {
+            self.stop_punch(core, now);
             self.agent = None;
             return;
         }
         if self.connect == Some(event.connect) && self.agent.is_some() {
             return;
         }
+        self.interrupt_punch(core, now);
+        self.punch.set_target(event.member.observed);
         if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
+            self.release_socket(core);
             self.spare = Some((bound, known));
         }
         let Connect { connect, own_tag, their_tag, .. } = *event;
@@ -295,6 +306,7 @@ impl PeerLink {
         let Meeting { own_tag, their_tag, .. } = *meeting;
         let config = traversal::Config { role: self.role, keys, own_tag, their_tag, seed };
         let mut agent = Agent::new(config, now);
+        agent.set_entry(self.punch.entry());
         agent.set_local(core.local_candidates(self.spare), now);
         Some(agent)
     }
@@ -310,6 +322,8 @@ impl PeerLink {
         self.conversation.drop_session();
         self.abandon_handshake(now);
         self.replied.clear();
+        self.stop_punch(core, now);
+        self.release_socket(core);
         self.agent = None;
         self.spare = None;
         self.offered = None;
@@ -335,6 +349,12 @@ impl PeerLink {
             let frame = ControlFrame::Close(code, reason.to_owned());
             self.conversation.transport().control(frame, None, now);
         }
+    }
+
+    /// Says anything to the peer, as one that breaks the rules would.
+    #[cfg(test)]
+    pub(super) fn say(&mut self, frame: ControlFrame, now: Instant) {
+        self.conversation.transport().control(frame, None, now);
     }
 
     // ---- datagrams
@@ -408,10 +428,12 @@ impl PeerLink {
         now: Instant,
     ) {
         // Events may call forth checks, which shall leave at once.
-        self.collect_events(notices, now);
+        self.collect_events(notices, core, now);
         self.collect_agent(notices, core, now);
         self.reintroduce_when_due(notices, now);
         self.tell_candidates(now);
+        self.tell_nat(core, now);
+        self.want_punch(notices, core, now);
         self.try_handshake(via, notices, core, now);
         while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
             self.transmit_on(path, datagram, via, core);
@@ -430,7 +452,7 @@ impl PeerLink {
         }
     }
 
-    fn collect_events(&mut self, notices: &mut Vec<Notice>, now: Instant) {
+    fn collect_events(&mut self, notices: &mut Vec<Notice>, core: &mut Core, now: Instant) {
         while let Some(event) = self.conversation.poll_event() {
             match event {
                 Event::Delivered { channel, below, path } => {
@@ -444,7 +466,9 @@ impl PeerLink {
                 Event::PathSuspect(path) => self.suspect(path, now),
                 Event::PathFailed(path) => self.give_up(path, now),
                 Event::PathRecovered(path) => self.recovered(path, now),
-                Event::Control { path, frame } => self.handle_control(path, frame, notices, now),
+                Event::Control { path, frame } => {
+                    self.handle_control(path, frame, notices, core, now);
+                }
             }
         }
     }
@@ -454,6 +478,7 @@ impl PeerLink {
         path: PathId,
         frame: ControlFrame,
         notices: &mut Vec<Notice>,
+        core: &mut Core,
         now: Instant,
     ) {
         match frame {
@@ -468,6 +493,8 @@ impl PeerLink {
             }
             ControlFrame::PathResponse(data) => self.prove(data, now),
             ControlFrame::PathRetire(path) => self.retired(path, now),
+            ControlFrame::Nat(generation, profile) => self.hear_nat(generation, &profile),
+            ControlFrame::Punch(punch) => self.hear_punch(punch, core, now),
             ControlFrame::Close(code, _) => {
                 if code != control::code::BYE {
                     self.hold_off(now);
@@ -515,6 +542,7 @@ impl PeerLink {
             }
             agent.handle_timeout(now);
         }
+        self.punch_timeout(core, now);
         if self.warm_at <= now {
             self.warm_at = now + RELAY_WARM;
             if self.relay_stats().is_some() && self.has_session() && self.is_talking(now) {
@@ -539,6 +567,7 @@ impl PeerLink {
         next = earliest(next, pause.map(|at| (at, "pause")));
         next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
         next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
+        next = earliest(next, self.punch.deadline());
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
         earliest(next, handshake)
     }

@@ -78,7 +78,8 @@ impl PeerLink {
     /// A round of checks found nothing. One side is enough: the controlling one.
     pub(super) fn want_spare(&mut self, notices: &mut Vec<Notice>, now: Instant) {
         let useful = self.role == Role::Controlling && self.has_session() && self.is_talking(now);
-        if useful && self.direct.is_empty() && self.spares_in_row < SPARES_MAX {
+        let quiet = !self.punch.is_active();
+        if useful && quiet && self.direct.is_empty() && self.spares_in_row < SPARES_MAX {
             notices.push(Notice::Spare { nth: self.spares_wanted });
             self.spares_wanted += 1;
             self.spares_in_row += 1;
@@ -88,6 +89,7 @@ impl PeerLink {
     /// The network under us changed: check everything again at once.
     pub(in crate::node) fn restart(&mut self, now: Instant) {
         self.spares_in_row = 0;
+        self.punch.begin_anew();
         if let Some(agent) = &mut self.agent {
             agent.restart(now);
         }
@@ -267,21 +269,27 @@ impl PeerLink {
                 traversal::Output::Transmit(transmit) => {
                     // What there is no budget for is lost on the way.
                     if self.may_check(transmit.route, core, now) {
-                        core.transmit(transmit.route, transmit.payload);
+                        core.send(transmit);
                     }
                 }
                 traversal::Output::Selected { route, rtt } => {
                     self.spares_in_row = 0;
+                    self.punched(route, core, now);
                     self.restore_route(route, now);
                     self.use_route(route, core, now);
                     self.hasten_handshake(rtt, now);
                 }
                 traversal::Output::Restored { route } => self.restore_route(route, now),
-                traversal::Output::Lost { route } => self.lose_route(route, now),
+                traversal::Output::Lost { route } => {
+                    self.lost_path(now);
+                    self.lose_route(route, now);
+                }
                 traversal::Output::CandidatesChanged => self.candidates_told = 0,
                 traversal::Output::Failed => {
                     self.lose_unwatched(now);
-                    self.want_spare(notices, now);
+                    if !self.doubt_nat(core, now) {
+                        self.want_spare(notices, now);
+                    }
                 }
             }
         }
@@ -302,7 +310,7 @@ impl PeerLink {
             if agent.selected() == Some(*route) {
                 return agent.doubt(*route, now);
             }
-            if agent.is_checking() {
+            if agent.selected().is_none() && !agent.is_waiting() {
                 // Another introduction checks anew: it will restore the path or lose it.
                 return;
             }

@@ -395,7 +395,9 @@ impl ServerLink {
                 | ControlFrame::Candidates(_)
                 | ControlFrame::Rekey(_)
                 | ControlFrame::PathRetire(_)
-                | ControlFrame::Open(..) => {}
+                | ControlFrame::Open(..)
+                | ControlFrame::Nat(..)
+                | ControlFrame::Punch(_) => {}
             }
         }
         while let Some(message) = up.conversation.transport().poll_message(now) {
