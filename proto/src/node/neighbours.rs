@@ -83,7 +83,7 @@ impl Node {
         if link.wants_meeting(neighbour)
             && let Some(agent) = link.make_agent(&neighbour.meeting, &mut self.core, now)
         {
-            link.meet(agent, neighbour, now);
+            link.meet(agent, neighbour, &mut self.core, now);
             link.begin_anew(&mut self.core, now);
         }
     }
@@ -115,7 +115,7 @@ impl Node {
         if let (Some(link), Some(neighbour)) =
             (self.links.get_mut(&key), self.lan.neighbour(&key, now))
         {
-            link.meet(agent, neighbour, now);
+            link.meet(agent, neighbour, &mut self.core, now);
             self.touched.insert(key);
         }
     }

@@ -33,7 +33,13 @@ impl PeerLink {
     }
 
     /// Checks go to the addresses of the neighbour; the agent is that of its meeting.
-    pub(in crate::node) fn meet(&mut self, mut agent: Agent, neighbour: &Neighbour, now: Instant) {
+    pub(in crate::node) fn meet(
+        &mut self,
+        mut agent: Agent,
+        neighbour: &Neighbour,
+        core: &mut Core,
+        now: Instant,
+    ) {
         agent.hint(&neighbour.addresses, now);
         self.interrupt_punch(core, now);
         self.adopt(agent, neighbour.meeting.connect);
