@@ -27,10 +27,11 @@
 //!    what was sent there permits them: the address suffices for address-dependent filtering,
 //!    else `m_X = X_s` is needed (`X` stable). Then `Y` *hears* `X`.
 //! 4. `Y` answers to `m_X`. If `Y` is stable the answer comes from `Y_s`, which `X` has just sent
-//!    to: a path. If not, it comes from another port, and `X` hears it when its boxes filter by
-//!    address at most. Now `X` knows `m_Y` and asks there. If `X` is fixed it asks from `m_X`
-//!    again, and exactly there `Y` has sent: a path. If `X` is not, it asks from a new port; a
-//!    tolerant `Y` accepts that and answers from `m_Y`: a path. Else `Y` does not hear it or
+//!    to: a path, after two trips. If not, it comes from another port, `m_Y`, and `X` hears it
+//!    when its boxes filter by address at most. `Y` asks from `m_Y`, too. If `X` is fixed it
+//!    answers from `m_X`, where `Y` has asked: a path, after three trips. If `X` is not, it can
+//!    only ask `m_Y` from a new port; a tolerant `Y` accepts that and answers from `m_Y`: a path,
+//!    after four. Else `Y` does not hear it or
 //!    answers from one more new port, and so on without end.
 //! 5. Possible when 3 and 4 hold for (X, Y) or for (Y, X).
 //! 6. Sides below a common box meet at its outer address: the outermost common box must hairpin.
@@ -192,7 +193,7 @@ pub fn direct_possible(a: &Side, b: &Side) -> Expectation {
     if !can_meet(a, b) {
         return Expectation::Relay;
     }
-    if opens(a, b) || opens(b, a) {
+    if opens(a, b).or(opens(b, a)).is_some() {
         return Expectation::Direct;
     }
     let searches = [search(a, b), search(b, a)];
@@ -208,9 +209,20 @@ fn can_meet(a: &Side, b: &Side) -> bool {
     }
 }
 
-/// Rule 5 for one order: `x` is the one whom the other hears first.
-pub fn opens(x: &Side, y: &Side) -> bool {
-    is_heard(x, y) && finds_a_path(x, y)
+/// Rule 5 for one order, in which `y` hears `x` first: over how many one-way trips from `x`'s
+/// first question one of the two holds an answer.
+pub fn opens(x: &Side, y: &Side) -> Option<u32> {
+    if !is_heard(x, y) {
+        None
+    } else if y.is_stable() {
+        Some(2)
+    } else if !x.ignores_ports() {
+        None
+    } else if x.is_fixed() {
+        Some(3)
+    } else {
+        y.is_tolerant().then_some(4)
+    }
 }
 
 /// Rule 3.
@@ -220,11 +232,6 @@ fn is_heard(x: &Side, y: &Side) -> bool {
         Dependence::Address => y.is_stable_up_to(index),
         Dependence::AddressAndPort => y.is_stable_up_to(index) && x.is_stable(),
     })
-}
-
-/// Rule 4, `y` having heard `x`.
-fn finds_a_path(x: &Side, y: &Side) -> bool {
-    y.is_stable() || (x.ignores_ports() && (x.is_fixed() || y.is_tolerant()))
 }
 
 /// Rules 7 to 10 for one order.

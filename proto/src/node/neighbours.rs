@@ -84,6 +84,7 @@ impl Node {
             && let Some(agent) = link.make_agent(&neighbour.meeting, &mut self.core, now)
         {
             link.meet(agent, neighbour, &mut self.core, now);
+            link.begin_anew(&mut self.core, now);
         }
     }
 
@@ -98,7 +99,7 @@ impl Node {
         }
         let mut stranger = None;
         let link = match self.links.get(&key) {
-            Some(link) if !link.may_meet(neighbour) => return,
+            Some(link) if !link.yields_to(neighbour) => return,
             Some(link) => link,
             None => stranger.insert(PeerLink::new(&member, &mut self.core, now)),
         };

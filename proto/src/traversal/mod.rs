@@ -446,16 +446,19 @@ impl Agent {
         }
         self.guess.hear(route.remote);
         self.transmit(route, self.signer.response(transaction, route.remote));
-        let Some(index) = self.index_of(route).or_else(|| self.learn(route, now)) else {
-            return true;
-        };
+        let known = self.index_of(route);
+        let followed = known.is_some() || self.round.take_source();
+        let Some(index) = known.or_else(|| self.learn(route, now)) else { return true };
         if purpose == Purpose::Nominate {
             self.pairs.iter_mut().for_each(|pair| pair.nominated = false);
             self.pairs[index].nominated = true;
             self.consider(index, now);
         }
-        if self.pairs[index].hear(now) {
-            self.check(index, now);
+        match (self.pairs[index].hear(now), followed) {
+            (true, true) => self.check(index, now),
+            (false, true) => {}
+            // Its turn comes with the next background checks.
+            (_, false) => self.pairs[index].next = None,
         }
         true
     }

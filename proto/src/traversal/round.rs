@@ -14,11 +14,18 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(60);
 /// Checks in one round over all pairs, so that no set of candidates makes a flood: more than
 /// every candidate of two sockets needs.
 const CHECKS_MAX: u32 = 256;
+/// Unknown sources of requests that a round checks at once. Where both NATs take a port for each
+/// destination and filter loosely, every answer comes from yet another source: without an end,
+/// the two would follow each other for ever.
+const SOURCES_MAX: u32 = 16;
+/// The same after a round, until the next background checks: a peer that moved is followed.
+const SOURCES_BACKGROUND: u32 = 2;
 
 pub(super) struct Round {
     phase: Phase,
     backoff: Backoff,
     spent: u32,
+    sources: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +53,13 @@ pub(super) enum Step {
 impl Round {
     pub(super) const fn new() -> Self {
         let backoff = Backoff::new(BACKGROUND_FIRST, BACKGROUND_LIMIT);
-        Self { phase: Phase::Idle, backoff, spent: 0 }
+        Self { phase: Phase::Idle, backoff, spent: 0, sources: SOURCES_MAX }
     }
 
     /// All pairs start over.
     pub(super) fn begin(&mut self, now: Instant) {
         self.spent = 0;
+        self.sources = SOURCES_MAX;
         self.extend(now);
     }
 
@@ -59,6 +67,7 @@ impl Round {
     pub(super) fn extend(&mut self, now: Instant) {
         if self.is_background() {
             self.spent = 0;
+            self.sources = SOURCES_MAX;
         }
         self.backoff.reset();
         self.phase = Phase::First { ends: now + ROUND };
@@ -86,6 +95,13 @@ impl Round {
         left
     }
 
+    /// Whether one more unknown source is checked at once.
+    pub(super) fn take_source(&mut self) -> bool {
+        let left = self.sources > 0;
+        self.sources -= u32::from(left);
+        left
+    }
+
     pub(super) fn fire(&mut self, now: Instant) -> Step {
         let step = match self.phase {
             Phase::First { ends } if now >= ends => Step::Ended,
@@ -95,6 +111,7 @@ impl Round {
             }
         };
         self.spent = 0;
+        self.sources = SOURCES_BACKGROUND;
         self.phase = Phase::Background { next: now + self.backoff.advance() };
         step
     }

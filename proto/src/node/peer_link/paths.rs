@@ -272,12 +272,12 @@ impl PeerLink {
                         core.send(transmit);
                     }
                 }
-                traversal::Output::Selected { route, .. } => {
+                traversal::Output::Selected { route, rtt } => {
                     self.spares_in_row = 0;
                     self.punched(route, core, now);
                     self.restore_route(route, now);
                     self.use_route(route, core, now);
-                    self.hasten_handshake(now);
+                    self.hasten_handshake(rtt, now);
                 }
                 traversal::Output::Restored { route } => self.restore_route(route, now),
                 traversal::Output::Lost { route } => {

@@ -539,3 +539,22 @@ proptest! {
         }
     }
 }
+
+/// Two NATs that take a port for each destination and filter loosely: every answer comes from
+/// yet another port, and so does the check that it calls forth.
+#[test]
+fn sources_that_change_with_every_answer_are_not_followed_for_ever() {
+    let mut bench = Bench::new(Role::Controlled, &[]);
+    let mut checks = 0;
+    for port in 0..100 {
+        let request = bench.other.request([port; 12], Purpose::Probe, 1);
+        let from = SocketAddr::new(addr("203.0.113.3:0").ip(), 6000 + u16::from(port));
+        let route = Route::udp(addr("0.0.0.0:5000"), from);
+        assert!(bench.agent.handle_datagram(route, &request, bench.now));
+        let (sent, _) = bench.events();
+        assert!(sent.iter().any(|sent| sent.route == route), "all are answered");
+        checks += sent.len() - 1;
+        bench.now += MS;
+    }
+    assert!((16..=32).contains(&checks), "{checks}");
+}

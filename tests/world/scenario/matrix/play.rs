@@ -44,7 +44,8 @@ pub struct Outcome {
     pub direct_after: Option<Duration>,
     /// The physical limit for `confirmed_after` and `told_after`: the go of the server and one round trip,
     /// (R_A + R_B)/2 + 2 D. Where only packets of the side that asked can be heard first, its go
-    /// takes a round trip to the server, which may be longer.
+    /// takes a round trip to the server, which may be longer; where no side is stable, the two
+    /// need a trip or two more ([`oracle::opens`]).
     pub floor: Duration,
     /// Datagrams that the busier host sent from the first message until there was a direct path,
     /// or for ten seconds.
@@ -234,14 +235,13 @@ impl<'a> Play<'a> {
         let [asking, asked] = [self.first, self.second].map(|name| self.stage.host(name));
         let (world, server) = (&self.stage.world, self.stage.server());
         let (near, far) = (world.distance(asking, server), world.distance(asked, server));
-        let go = if self.only_the_asking_side_opens() { near.max(far) + near } else { near + far };
-        go + world.distance(asking, asked) * 2
-    }
-
-    fn only_the_asking_side_opens(&self) -> bool {
+        let between = world.distance(asking, asked);
         let Pair { a, b, .. } = self.pair;
-        let (asking, asked) = if self.first == NAMES[0] { (a, b) } else { (b, a) };
-        oracle::opens(asking, asked) && !oracle::opens(asked, asking)
+        let (x, y) = if self.first == NAMES[0] { (a, b) } else { (b, a) };
+        let by_the_asked = oracle::opens(y, x).map(|trips| near + far + between * trips);
+        let by_the_asking = oracle::opens(x, y).map(|trips| near + near.max(far) + between * trips);
+        let simple = near + far + between * 2;
+        [by_the_asked, by_the_asking].into_iter().flatten().min().unwrap_or(simple)
     }
 
     /// The first message, and small talk until payload has gone both ways directly, or for ten
