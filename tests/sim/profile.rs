@@ -49,8 +49,8 @@ fn measure(layers: &[NatConfig], server: Server, seed: u64, loss: f64) -> Profil
     let site = stage.place(&side(layers));
     stage.add_peer("alice", &site, Pickup::AtOnce);
     stage.set_line("alice", Link::millis(20).with_loss(loss));
-    stage.wait_registered(Duration::from_secs(10)).unwrap();
-    stage.world.run_for(MEASURED).unwrap();
+    let settled = stage.wait_registered(Duration::from_secs(10));
+    settled.and_then(|()| Ok(stage.world.run_for(MEASURED)?)).expect("a peer registers");
     stage.nat("alice")
 }
 
@@ -115,7 +115,7 @@ fn is_chosen(found: Allocation, ports: Ports) -> bool {
     match (found, ports) {
         (Allocation::Preserving, Ports::Preserving) | (Allocation::Random, Ports::Random) => true,
         (Allocation::Sequential { step }, Ports::Sequential { step: true_step }) => {
-            step == true_step as i16
+            step == true_step
         }
         (Allocation::Block { first, last }, Ports::Block { first: true_first, len }) => {
             let margin = len / 8;

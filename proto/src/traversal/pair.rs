@@ -21,7 +21,7 @@ const LIKELY_CHECKS: u32 = 10;
 /// belong to somebody who has nothing to do with this.
 const CLAIMED_CHECKS: u32 = 5;
 /// Checks in a round that requests of the peer may call forth beyond the schedule.
-const TRIGGERED_CHECKS: u32 = 10;
+const TRIGGERED_CHECKS: u32 = 4;
 /// A request calls forth no check when one has left this shortly before.
 const TRIGGER_GAP: Duration = Duration::from_millis(10);
 /// Wait before a route is chosen again that transport gave up twice.

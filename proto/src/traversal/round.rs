@@ -17,7 +17,7 @@ const CHECKS_MAX: u32 = 256;
 /// Unknown sources of requests that a round checks at once. Where both NATs take a port for each
 /// destination and filter loosely, every answer comes from yet another source: without an end,
 /// the two would follow each other for ever.
-const SOURCES_MAX: u32 = 16;
+const SOURCES_MAX: u32 = 8;
 /// The same after a round, until the next background checks: a peer that moved is followed.
 const SOURCES_BACKGROUND: u32 = 2;
 

@@ -78,7 +78,8 @@ impl PeerLink {
     /// A round of checks found nothing. One side is enough: the controlling one.
     pub(super) fn want_spare(&mut self, notices: &mut Vec<Notice>, now: Instant) {
         let useful = self.role == Role::Controlling && self.has_session() && self.is_talking(now);
-        let quiet = !self.punch.is_active();
+        // Where no port can be guessed, a fresh one is no better.
+        let quiet = !self.punch.is_active() && !self.punch.is_hopeless();
         if useful && quiet && self.direct.is_empty() && self.spares_in_row < SPARES_MAX {
             notices.push(Notice::Spare { nth: self.spares_wanted });
             self.spares_wanted += 1;

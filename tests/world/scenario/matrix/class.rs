@@ -190,7 +190,7 @@ impl Class {
 }
 
 /// Whether a box of the side maps by address and shows it.
-fn maps_by_address(side: &Side) -> bool {
+pub(super) fn maps_by_address(side: &Side) -> bool {
     let by_address = |config: &crate::nat::NatConfig| {
         config.mapping == Dependence::Address && config.ports != Ports::Preserving
     };

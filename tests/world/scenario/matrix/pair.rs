@@ -1,6 +1,6 @@
 //! Two sides that shall meet, and in what circumstances.
 
-use super::class::Class;
+use super::class::{Class, maps_by_address};
 use super::kind::Kind;
 use crate::nat::{NatConfig, Unsolicited};
 use crate::oracle::{Expectation, Side, direct_possible};
@@ -50,6 +50,12 @@ pub enum Incident {
 }
 
 impl Pair {
+    /// Whether a box maps by address, which a server with one address cannot tell from a box
+    /// that has one mapping for all.
+    pub fn maps_by_address(&self) -> bool {
+        maps_by_address(&self.a) || maps_by_address(&self.b)
+    }
+
     /// Two kinds of access, each behind its own router, over clean lines.
     pub fn of(a: Kind, b: Kind) -> Self {
         Self::changed(a, b, "", |config| config)

@@ -156,11 +156,8 @@ impl<'a> Play<'a> {
         let mut rng = ChaCha12Rng::seed_from_u64(seed ^ hash(&pair.name));
         let [first, second] = if seed.is_multiple_of(2) { NAMES } else { [NAMES[1], NAMES[0]] };
         let seed = rng.random::<u32>().into();
-        let stage = if pair.class == Class::ByAddress {
-            Stage::with_second_ip(seed)
-        } else {
-            Stage::new(seed)
-        };
+        let stage =
+            if pair.maps_by_address() { Stage::with_second_ip(seed) } else { Stage::new(seed) };
         Self { pair, stage, first, second, rng, lines: 0 }
     }
 

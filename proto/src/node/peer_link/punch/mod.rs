@@ -180,6 +180,11 @@ impl Punch {
         }
     }
 
+    /// Whether both NATs are known, and no direct path over IPv4 can be found.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.strategy == Strategy::Relay
+    }
+
     /// Whether a round is under way.
     pub(super) const fn is_active(&self) -> bool {
         !matches!(self.stage, Stage::Idle | Stage::Queued | Stage::Spent)
