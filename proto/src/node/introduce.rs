@@ -309,7 +309,7 @@ impl Node {
         let candidate = Candidate { kind: CandidateKind::Mapped, address: ready.observed };
         let Some(link) = self.links.get_mut(&ready.key) else { return };
         self.touched.insert(ready.key);
-        if link.offer_spare(connect, ready.bound, candidate) {
+        if link.offer_spare(connect, ready.bound, candidate, now) {
             self.ask_introduction(ready.key, connect, Some(candidate), now);
         }
     }

@@ -30,7 +30,7 @@ const RAMP: Duration = Duration::from_millis(100);
 /// ...to 1000, which home routers bear.
 const HANDFUL_MAX: usize = 4;
 /// Ports below are not handed out by NATs and belong to somebody.
-const PORT_MIN: i32 = 1024;
+pub(crate) const PORT_MIN: u16 = 1024;
 /// Openers that are sent again leave again so often...
 const REPEATS: u32 = 3;
 /// ...first after this, then after twice as long each time: by the first repeat the other side
@@ -230,7 +230,7 @@ impl Agent {
 fn listed(ports: OpenPorts) -> Option<Vec<u16>> {
     let OpenPorts { first, step, count, open } = ports;
     let last = i32::from(first) + i32::from(step) * (i32::from(count) - 1);
-    let handed_out = PORT_MIN..=i32::from(u16::MAX);
+    let handed_out = i32::from(PORT_MIN)..=i32::from(u16::MAX);
     let sensible = step != 0 && (1..=count).contains(&open);
     if !sensible || !handed_out.contains(&i32::from(first)) || !handed_out.contains(&last) {
         return None;

@@ -40,7 +40,7 @@ use candidate::{Class, LocalSet, RemoteSet, SOCKETS_MAX};
 use checks::{Incoming, Purpose, Signer, Transaction};
 use guess::Guess;
 pub use guess::Guessed;
-pub(crate) use guess::{Openers, PROBES_MAX, WINDOW_MAX};
+pub(crate) use guess::{Openers, PORT_MIN, PROBES_MAX, WINDOW_MAX};
 use pair::Pair;
 use round::{Round, Step};
 use watch::{Answered, Due, Nomination, Watch};
@@ -88,6 +88,8 @@ pub struct Agent {
     local: LocalSet,
     local_generation: u64,
     remote: RemoteSet,
+    /// Where the server sees the peer.
+    vouched: Option<SocketAddr>,
     /// Best class first within what was added together; at most [`PAIRS_MAX`].
     pairs: Vec<Pair>,
     round: Round,
@@ -186,6 +188,7 @@ impl Agent {
             local: LocalSet::default(),
             local_generation: 0,
             remote: RemoteSet::new(now),
+            vouched: None,
             pairs: Vec::new(),
             round: Round::new(),
             watch: None,
@@ -223,6 +226,11 @@ impl Agent {
     pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
         self.remote.offer(candidates);
         self.take_remote(now);
+    }
+
+    /// The server sees the peer there: checks to it are on nobody else's word.
+    pub(crate) fn vouch(&mut self, address: SocketAddr) {
+        self.vouched = Some(canonical(address));
     }
 
     /// Addresses that the peer has by another word than its own: checked beside its candidates.
@@ -364,7 +372,9 @@ impl Agent {
     /// Whether nobody but the peer says that the route leads to it: neither the server nor a
     /// packet.
     pub fn is_claimed(&self, route: Route) -> bool {
-        self.index_of(route).is_some_and(|index| !self.pairs[index].is_likely())
+        let vouched = self.vouched == Some(route.remote);
+        !vouched
+            && self.index_of(route).is_some_and(|index| !self.pairs[index].is_proved_by_packet())
     }
 
     /// Round-trip time of the checks of a validated route.

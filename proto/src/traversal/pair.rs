@@ -228,12 +228,13 @@ impl Pair {
         if self.is_likely() { LIKELY_CHECKS } else { CLAIMED_CHECKS }
     }
 
-    /// Whether the server or a packet vouches for it.
+    /// Whether it is said to be seen by the server, or a packet proves it.
     pub(super) fn is_likely(&self) -> bool {
-        let vouched = match self.remote.kind {
-            CandidateKind::Observed | CandidateKind::PeerReflexive => true,
-            CandidateKind::Host | CandidateKind::Mapped | CandidateKind::Predicted => false,
-        };
-        vouched || self.heard || self.worked
+        self.remote.kind == CandidateKind::Observed || self.is_proved_by_packet()
+    }
+
+    /// Whether a packet of the peer came from there; what it says of itself proves nothing.
+    pub(super) fn is_proved_by_packet(&self) -> bool {
+        self.remote.kind == CandidateKind::PeerReflexive || self.heard || self.worked
     }
 }

@@ -71,8 +71,8 @@ pub(super) struct PeerLink {
     claimed: Purse,
     /// The spare socket this pair uses, and where the server saw it.
     spare: Option<(SocketAddr, Candidate)>,
-    /// A spare that takes part from this introduction on.
-    offered: Option<(ConnectId, SocketAddr, Candidate)>,
+    /// A spare that takes part from its introduction on, if that comes in time.
+    offered: Option<Offer>,
     /// Spares wanted so far.
     spares_wanted: usize,
     /// The same since there was a direct path or the network changed.
@@ -98,6 +98,15 @@ pub(super) struct PeerLink {
     view: PathView,
     /// Unix seconds since when it is in use.
     view_since: u64,
+}
+
+/// A spare socket that waits for the introduction in which the peer is told of it.
+struct Offer {
+    connect: ConnectId,
+    bound: SocketAddr,
+    known: Candidate,
+    /// The server did not grant the introduction if it has not come by then.
+    until: Instant,
 }
 
 /// The way to the server that relay frames take.
@@ -282,13 +291,16 @@ impl PeerLink {
         }
         self.interrupt_punch(core, now);
         self.punch.set_target(event.member.observed);
-        if let Some((_, bound, known)) = self.offered.take_if(|o| o.0 == event.connect) {
+        if let Some(offer) = self.offered.take_if(|offer| offer.connect == event.connect) {
             self.release_socket(core);
-            self.spare = Some((bound, known));
+            self.spare = Some((offer.bound, offer.known));
         }
         let Connect { connect, own_tag, their_tag, .. } = *event;
         let meeting = Meeting { connect, own_tag, their_tag };
         let Some(mut agent) = self.make_agent(&meeting, core, now) else { return };
+        if let Some(observed) = event.member.observed {
+            agent.vouch(observed);
+        }
         agent.set_remote(first_candidates(event), now);
         self.adopt(agent, connect);
     }
@@ -531,6 +543,7 @@ impl PeerLink {
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Instant) {
         self.conversation.handle_timeout(now);
         self.not_before = self.not_before.filter(|at| *at > now);
+        self.offered.take_if(|offer| offer.until <= now);
         if self.deaf_at().is_some_and(|at| at <= now) {
             self.last_heard = now;
             self.begin_handshake(core, now);
@@ -568,6 +581,7 @@ impl PeerLink {
         next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
         next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
         next = earliest(next, self.punch.deadline());
+        next = earliest(next, self.offered.as_ref().map(|offer| (offer.until, "introduction")));
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
         earliest(next, handshake)
     }

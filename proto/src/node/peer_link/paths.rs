@@ -8,7 +8,7 @@ use rand::RngCore as _;
 
 use super::super::core::Core;
 use super::super::spare::SPARES_MAX;
-use super::{Notice, PeerLink};
+use super::{Notice, Offer, PeerLink};
 use crate::id::{ConnectId, PathId};
 use crate::io::Route;
 use crate::transport::{ControlFrame, PathKind, PathStats};
@@ -18,6 +18,9 @@ use crate::wire::{DATAGRAM_LEN_BASE, RELAY_HEADER_LEN};
 
 /// A new introduction is asked for at most this often.
 const REINTRODUCE: Duration = Duration::from_secs(5);
+/// An introduction that was asked for with a spare comes within this, or not at all: requests to
+/// the server are sent again until then.
+const OFFER_TTL: Duration = Duration::from_secs(3);
 /// A relayed path that stays silent for this long after it became suspect needs another
 /// introduction; shorter silence is bad luck on a bad line.
 const RELAY_PATIENCE: Duration = Duration::from_secs(1);
@@ -67,10 +70,11 @@ impl PeerLink {
         connect: ConnectId,
         bound: SocketAddr,
         known: Candidate,
+        now: Instant,
     ) -> bool {
         let wanted = self.has_session() && self.direct.is_empty();
         if wanted {
-            self.offered = Some((connect, bound, known));
+            self.offered = Some(Offer { connect, bound, known, until: now + OFFER_TTL });
         }
         wanted
     }

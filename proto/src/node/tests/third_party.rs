@@ -1,6 +1,8 @@
 //! A peer that names addresses of others as its own: how much it makes them hear.
 
 use super::*;
+use crate::transport::ControlFrame;
+use crate::wire::frame::{Candidate, CandidateKind, Candidates};
 
 /// Hosts that have nothing to do with it; a peer may name 8 at a time.
 const STRANGERS: &str = "203.0.113.";
@@ -64,4 +66,31 @@ fn whatever_a_peer_claims_there_is_a_limit_for_a_minute() {
     assert!((500..=512 + 240).contains(&heard), "{heard} of {asked} rounds");
     let introduced = net.seen.iter().filter(|line| line.contains("Stun")).count();
     assert!(introduced > 1000, "the addresses that the server vouches for go on: {introduced}");
+}
+
+#[test]
+fn calling_an_address_observed_makes_it_no_less_claimed() {
+    let mut net = of_two();
+    net.send(2, 1, "alice", "hello");
+    net.run(second(2));
+    let begun = heard_by_strangers(&net);
+    let (start, alice) = (net.now, key(1).public());
+    let mut generation = 1000;
+    while net.now < start + second(60) {
+        generation += 1;
+        let stranger = |host: u64| SocketAddr::from(([203, 0, 113, (host % 240) as u8 + 1], PORT));
+        let observed = |address| Candidate { kind: CandidateKind::Observed, address };
+        let list = (generation * 8..).take(8).map(stranger).map(observed).collect();
+        let now = net.now;
+        let node = &mut net.host(2).node;
+        let told = ControlFrame::Candidates(Candidates { generation, list });
+        node.links.get_mut(&alice).unwrap().say(told, now);
+        node.reintroduce(alice, now);
+        node.touched.insert(alice);
+        node.handle_timeout(now);
+        net.drain();
+        net.run(second(1));
+    }
+    let heard = heard_by_strangers(&net) - begun;
+    assert!((200..=512 + 240).contains(&heard), "{heard}");
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::io::Route;
-use crate::traversal::WINDOW_MAX;
+use crate::traversal::{PORT_MIN, WINDOW_MAX};
 use crate::wire::frame::OpenPorts;
 
 /// Groups of a burst at a counting NAT, by the table in `traversal::plan`...
@@ -35,7 +35,7 @@ pub(super) fn enclosed(before: u16, after: u16, step: i16, open: u16) -> Option<
 pub(super) fn aims(sockets: &[SocketAddr], target: SocketAddr, base: u16, step: i16) -> Vec<Route> {
     let port = |group: u16| {
         let port = i32::from(base) + i32::from(step) * i32::from(GROUP) * i32::from(group + 1);
-        u16::try_from(port).ok().filter(|port| *port != 0)
+        u16::try_from(port).ok().filter(|port| *port >= PORT_MIN)
     };
     let groups = sockets.chunks(usize::from(GROUP)).zip(0..GROUPS);
     let route = |group, bound: &SocketAddr| {
@@ -87,5 +87,7 @@ mod tests {
         assert_eq!(ports(65_525, 1).len(), 8);
         assert!(ports(65_535, i16::MAX).is_empty());
         assert!(ports(1, i16::MIN).is_empty());
+        // Lower ports are not handed out by NATs.
+        assert!(ports(1000, 1).iter().all(|port| *port == 1024) && ports(500, 1).is_empty());
     }
 }
