@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use p2sp_proto::control::{Member, Page, Problem};
@@ -168,7 +168,7 @@ impl Driver {
                 () = room_in(incoming), if self.readable => self.deliver(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
                 Some(written) = self.store.writer.join_next() => self.on_written(written),
-                look = self.watcher.next() => self.announce_network(look),
+                look = self.watcher.next() => self.on_look(look),
                 mapped = self.mapper.changed() => self.announce_mapped(mapped),
                 () = sleep.as_mut() => self.on_deadline(),
             }
@@ -292,6 +292,13 @@ impl Driver {
             self.map_ports();
         }
         self.node.handle_input(Input::Resolved(found), Instant::now());
+    }
+
+    /// A machine that slept has another wall clock as well.
+    fn on_look(&mut self, look: Look) {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.node.set_clock(unix, Instant::now());
+        self.announce_network(look);
     }
 
     /// Tells the machine of its sockets where that is news, or of another network.

@@ -95,7 +95,8 @@ impl Backoff {
     }
 }
 
-/// The wall clock, derived from the monotonic one: machines are told both once, at their start.
+/// The wall clock, derived from the monotonic one: machines are told both at their start, and again where
+/// the two may have parted.
 #[derive(Clone, Copy, Debug)]
 pub struct UnixClock {
     start: Instant,

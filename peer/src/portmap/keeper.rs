@@ -12,7 +12,8 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::lease::{Failure, Lease, Way};
-use super::{Aim, Found};
+use super::{Aim, Found, pcp};
+use crate::state::random_bytes;
 use crate::watcher::DefaultRoute;
 
 /// Between two attempts where no router maps: they cost a multicast and a few datagrams.
@@ -30,6 +31,10 @@ pub(super) struct Keeper {
     aim: watch::Receiver<Aim>,
     found: watch::Sender<Found>,
     lease: Option<Lease>,
+    /// One for all that is asked with: a router that still holds a mapping of this socket, from
+    /// an attempt that was broken off or from before another network, gives it to no other nonce
+    /// (RFC 6887 section 11.3).
+    nonce: Option<pcp::Nonce>,
     retry: Backoff,
 }
 
@@ -39,7 +44,8 @@ impl Keeper {
         aim: watch::Receiver<Aim>,
         found: watch::Sender<Found>,
     ) -> Self {
-        Self { bound, aim, found, lease: None, retry: Backoff::new(RETRY_FIRST, RETRY_MAX) }
+        let retry = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        Self { bound, aim, found, lease: None, nonce: None, retry }
     }
 
     /// Works until told to end.
@@ -101,11 +107,20 @@ impl Keeper {
             }
         }
         self.publish();
-        let obtained = timeout(ATTEMPT_MAX, obtain(&way)).await;
+        let nonce = self.nonce()?;
+        let obtained = timeout(ATTEMPT_MAX, obtain(&way, nonce)).await;
         let (lease, lifetime) = obtained.unwrap_or(Err(Failure::Silence))?;
         self.lease = Some(lease);
         self.publish();
         Ok(lifetime)
+    }
+
+    fn nonce(&mut self) -> Result<pcp::Nonce, Failure> {
+        if let Some(nonce) = self.nonce {
+            return Ok(nonce);
+        }
+        let chance = random_bytes().map_err(Failure::Chance)?;
+        Ok(*self.nonce.insert(std::array::from_fn(|i| chance[i])))
     }
 
     async fn give_back(&mut self) {
@@ -135,9 +150,9 @@ impl Keeper {
 }
 
 /// Asks with all protocols at once; the first success counts.
-async fn obtain(way: &Way) -> Result<(Lease, Duration), Failure> {
+async fn obtain(way: &Way, nonce: pcp::Nonce) -> Result<(Lease, Duration), Failure> {
     let mut attempts = JoinSet::new();
-    attempts.spawn(Lease::by_port_control(way.clone()));
+    attempts.spawn(Lease::by_port_control(way.clone(), nonce));
     if way.local.is_ipv4() {
         attempts.spawn(Lease::by_upnp(way.clone()));
     }

@@ -13,7 +13,6 @@ use igd_next::{
 
 use super::exchange::ask;
 use super::{natpmp, pcp};
-use crate::state::random_bytes;
 
 /// What routers are asked for; they may give less.
 const LIFETIME: Duration = Duration::from_secs(7200);
@@ -79,9 +78,10 @@ enum Protocol {
 
 impl Lease {
     /// PCP, and NAT-PMP where the router knows only that.
-    pub(super) async fn by_port_control(way: Way) -> Result<(Self, Duration), Failure> {
-        let chance = random_bytes().map_err(Failure::Chance)?;
-        let nonce = std::array::from_fn(|i| chance[i]);
+    pub(super) async fn by_port_control(
+        way: Way,
+        nonce: pcp::Nonce,
+    ) -> Result<(Self, Duration), Failure> {
         let suggested = SocketAddr::new(pcp::any(way.local), way.bound.port());
         match map_by_pcp(&way, nonce, suggested, LIFETIME).await {
             // Old routers answer nothing to what they do not know.

@@ -88,6 +88,11 @@ impl Core {
         }
     }
 
+    /// From now on the wall clock is this one.
+    pub(super) fn set_clock(&mut self, clock: UnixClock) {
+        self.clock = clock;
+    }
+
     /// The wall clock.
     pub(super) fn unix(&self, now: Instant) -> Duration {
         self.clock.unix(now)

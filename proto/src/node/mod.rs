@@ -215,6 +215,12 @@ impl Node {
         self.flush(now);
     }
 
+    /// What the wall clock shows now: it runs on while a machine sleeps, and people correct it.
+    /// Beacons of a clock that is wrong are taken for recorded ones.
+    pub fn set_clock(&mut self, unix_now: Duration, now: Instant) {
+        self.core.set_clock(UnixClock::new(now, unix_now));
+    }
+
     /// Lets deadlines pass. Late or spurious calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
