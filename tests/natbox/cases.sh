@@ -46,16 +46,16 @@ simple_pairs() {
 # Direct for those who guess ports (`guess`), else relayed.
 guessed_pairs() {
     cat <<'CASES'
-portrestricted:symmetric relay a=portrestricted b=symmetric
-symmetric:portrestricted relay a=symmetric b=portrestricted
-double-symmetric:portrestricted relay a=portrestricted carrier=symmetric topology=carrier-a b=portrestricted
-adm-eif-rand:portrestricted relay a=adm-eif-rand b=portrestricted
-adm-adf-rand:portrestricted relay a=adm-adf-rand b=portrestricted
-adm-apdf-rand:portrestricted relay a=adm-apdf-rand b=portrestricted
-apdm-apdf-seq1:portrestricted relay a=apdm-apdf-seq1 b=portrestricted
-apdm-apdf-seq3:portrestricted relay a=apdm-apdf-seq3 b=portrestricted
-apdm-apdf-block:portrestricted relay a=apdm-apdf-block b=portrestricted
-apdm-apdf-seq1:apdm-apdf-seq1 relay a=apdm-apdf-seq1 b=apdm-apdf-seq1
+portrestricted:symmetric guess a=portrestricted b=symmetric
+symmetric:portrestricted guess a=symmetric b=portrestricted
+double-symmetric:portrestricted guess a=portrestricted carrier=symmetric topology=carrier-a b=portrestricted
+adm-eif-rand:portrestricted guess a=adm-eif-rand b=portrestricted
+adm-adf-rand:portrestricted guess a=adm-adf-rand b=portrestricted
+adm-apdf-rand:portrestricted guess a=adm-apdf-rand b=portrestricted
+apdm-apdf-seq1:portrestricted guess a=apdm-apdf-seq1 b=portrestricted
+apdm-apdf-seq3:portrestricted guess a=apdm-apdf-seq3 b=portrestricted
+apdm-apdf-block:portrestricted guess a=apdm-apdf-block b=portrestricted
+apdm-apdf-seq1:apdm-apdf-seq1 guess a=apdm-apdf-seq1 b=apdm-apdf-seq1
 CASES
 }
 

@@ -106,6 +106,12 @@ impl Flight {
         self.asks.iter().all(|ask| ask.outcome != Outcome::Pending)
     }
 
+    /// Whether only such requests are pending as silence may answer.
+    pub(super) fn is_answered(&self) -> bool {
+        let pending = |ask: &Ask| ask.outcome == Outcome::Pending;
+        !self.asks.iter().any(|ask| ask.purpose == Purpose::Plain && pending(ask))
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         let pending = self.asks.iter().filter(|ask| ask.outcome == Outcome::Pending);
         pending.map(|ask| ask.next).min()

@@ -84,7 +84,8 @@ impl Profiler {
         self.next = now;
     }
 
-    /// Does what is due. The result of a run that ended, where there is one.
+    /// Does what is due. What is known of the NAT, where a run has more to say of it: silence
+    /// takes seconds to count, and a pair that must guess ports need not wait for that.
     pub(super) fn advance(
         &mut self,
         target: Option<Target>,
@@ -104,19 +105,24 @@ impl Profiler {
                 None
             }
             Some(run) => {
-                let profile = run.advance(core, now)?;
-                self.stop(core);
-                self.next = now + PERIOD;
-                Some(self.settle(profile, core.nat))
+                let progress = run.advance(core, now);
+                let profile = run.classify(core);
+                // In the same network, what could not be measured again is as before.
+                let known = match self.network {
+                    Network::Same => profile.or(core.nat),
+                    Network::Changed => profile,
+                };
+                match progress {
+                    Progress::Asking => None,
+                    Progress::Listening => Some(known),
+                    Progress::Over => {
+                        self.stop(core);
+                        self.next = now + PERIOD;
+                        self.network = Network::Same;
+                        Some(known)
+                    }
+                }
             }
-        }
-    }
-
-    /// In the same network, what could not be measured again is as before.
-    fn settle(&mut self, new: Profile, old: Profile) -> Profile {
-        match std::mem::replace(&mut self.network, Network::Same) {
-            Network::Same => new.or(old),
-            Network::Changed => new,
         }
     }
 
@@ -173,6 +179,16 @@ enum Nth {
     Second,
 }
 
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Answers that will come are awaited.
+    Asking,
+    /// What is still awaited may be silence.
+    Listening,
+    Over,
+}
+
 impl Run {
     fn begin(target: Target, core: &mut Core) -> Self {
         core.effect(Effect::OpenSockets { usage: SocketUse::Measure, count: FIRST });
@@ -193,16 +209,22 @@ impl Run {
         }
     }
 
-    fn advance(&mut self, core: &mut Core, now: Instant) -> Option<Profile> {
+    fn advance(&mut self, core: &mut Core, now: Instant) -> Progress {
         self.flight.advance(core, now);
-        match self.step {
-            Step::Opening(_) => return None,
-            Step::Flying(_) if !self.flight.is_over() => return None,
-            Step::Flying(Nth::First) => self.end_first(core, now),
-            Step::Flying(Nth::Second) => {}
+        if self.step == Step::Flying(Nth::First) && (self.flight.is_over() || self.has_shown()) {
+            self.end_first(core, now);
         }
-        let over = self.step == Step::Flying(Nth::Second) && self.flight.is_over();
-        over.then(|| self.classify(core))
+        match self.step {
+            Step::Flying(Nth::Second) if self.flight.is_over() => Progress::Over,
+            Step::Flying(_) if self.flight.is_answered() => Progress::Listening,
+            Step::Flying(_) | Step::Opening(_) => Progress::Asking,
+        }
+    }
+
+    /// Whether the mapping depends on the destination: then the choice of ports is in question,
+    /// and nothing else of the second flight.
+    fn has_shown(&self) -> bool {
+        self.flight.is_answered() && is_dependent(self.mapping())
     }
 
     fn begin_first(&mut self, core: &mut Core, now: Instant) {

@@ -446,19 +446,16 @@ impl Agent {
         }
         self.guess.hear(route.remote);
         self.transmit(route, self.signer.response(transaction, route.remote));
-        let known = self.index_of(route);
-        let followed = known.is_some() || self.round.take_source();
-        let Some(index) = known.or_else(|| self.learn(route, now)) else { return true };
+        let Some(index) = self.index_of(route).or_else(|| self.learn(route, now)) else {
+            return true;
+        };
         if purpose == Purpose::Nominate {
             self.pairs.iter_mut().for_each(|pair| pair.nominated = false);
             self.pairs[index].nominated = true;
             self.consider(index, now);
         }
-        match (self.pairs[index].hear(now), followed) {
-            (true, true) => self.check(index, now),
-            (false, true) => {}
-            // Its turn comes with the next background checks.
-            (_, false) => self.pairs[index].next = None,
+        if self.pairs[index].hear(now) {
+            self.check(index, now);
         }
         true
     }
@@ -481,8 +478,12 @@ impl Agent {
         }
         let remote = Candidate { kind: CandidateKind::PeerReflexive, address: route.remote };
         let mut pair = Pair::new(route, remote, now);
-        // The check that the request calls forth is the first one.
-        pair.next = Some(now + pair::FIRST_GAP);
+        if self.round.take_source() {
+            // The check that the request calls forth is the first one.
+            pair.next = Some(now + pair::FIRST_GAP);
+        } else {
+            pair.rest();
+        }
         self.pairs.push(pair);
         Some(self.pairs.len() - 1)
     }

@@ -164,6 +164,12 @@ impl Pair {
         wanted
     }
 
+    /// Nothing is sent before the next background checks, whatever is heard.
+    pub(super) fn rest(&mut self) {
+        self.next = None;
+        self.triggered_in_round = TRIGGERED_CHECKS;
+    }
+
     /// Transport gave the route up. The first time proves little; again within a minute, the
     /// route must wait longer and longer to be chosen.
     pub(super) fn fail(&mut self, now: Instant) {

@@ -116,8 +116,10 @@ pub fn plan(mine: &Profile, theirs: &Profile) -> Strategy {
     let (a, b) = (Nat::of(mine), Nat::of(theirs));
     match (a.ports, b.ports) {
         (Ports::Unknown, _) | (_, Ports::Unknown) | (Ports::One, Ports::One) => Strategy::Open,
-        (Ports::One, _) if a.by_address_at_most != Some(false) => Strategy::Open,
-        (_, Ports::One) if b.by_address_at_most != Some(false) => Strategy::Open,
+        // Filters take seconds to measure. Should they let any port in, a path is found before
+        // a punch begins.
+        (Ports::One, _) if a.by_address_at_most == Some(true) => Strategy::Open,
+        (_, Ports::One) if b.by_address_at_most == Some(true) => Strategy::Open,
         (Ports::One, _) => b.opened_by(Opener::Theirs),
         (_, Ports::One) => a.opened_by(Opener::Mine),
         (Ports::Counting | Ports::Random(_), Ports::Counting | Ports::Random(_)) => {
