@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use p2sp_proto::control::Exposure;
 use p2sp_proto::id::{InvalidName, PeerName};
-use p2sp_proto::node::{Config, Discovery, Guessing, NameKeeping, Node};
+use p2sp_proto::node::{Config, Discovery, Guessing, Keepalive, NameKeeping, Node};
 use p2sp_proto::session::StaticKey;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -28,7 +28,7 @@ pub struct Builder {
     name: Option<String>,
     token: Option<Arc<str>>,
     place: Place,
-    keepalive: Duration,
+    keepalive: Keepalive,
     delivery_timeout: Option<Duration>,
     bind: Option<SocketAddr>,
     guessing: Guessing,
@@ -53,7 +53,7 @@ impl Builder {
             name: None,
             token: None,
             place: Place::OfName,
-            keepalive: Self::KEEPALIVE,
+            keepalive: Keepalive::Adaptive,
             delivery_timeout: Some(Self::DELIVERY_TIMEOUT),
             bind: None,
             guessing: Guessing::On,
@@ -64,9 +64,6 @@ impl Builder {
         }
     }
 
-    /// Interval of keepalives unless told otherwise: below the 30 s after which the shortest
-    /// common NAT mappings expire.
-    pub const KEEPALIVE: Duration = Duration::from_secs(15);
     /// Time a message waits for its receipt unless told otherwise.
     pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -94,10 +91,10 @@ impl Builder {
         self
     }
 
-    /// How often the peer shows the server that it is there, 1 to 3600 s. Default:
-    /// [`Self::KEEPALIVE`].
+    /// How often the peer shows the server that it is there, 1 to 3600 s. Default: every 15 s,
+    /// or 10 to 30 s as is learned of how long the router keeps idle mappings.
     pub fn keepalive(mut self, interval: Duration) -> Self {
-        self.keepalive = interval.clamp(Duration::from_secs(1), Duration::from_secs(3600));
+        self.keepalive = Keepalive::Fixed(interval);
         self
     }
 

@@ -5,6 +5,7 @@ mod first_message;
 mod guess;
 mod hiding;
 mod lan;
+mod lifetime;
 mod matrix;
 mod nat;
 mod network;

@@ -118,7 +118,7 @@ pub struct PeerSetup {
     /// Addresses of the server.
     pub server: Vec<SocketAddr>,
     /// Time between keepalives.
-    pub keepalive: Duration,
+    pub keepalive: node::Keepalive,
     /// How messages are taken.
     pub pickup: Pickup,
     /// Its access token, id and secret.

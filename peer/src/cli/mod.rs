@@ -59,9 +59,9 @@ struct Options {
     /// Read the access token from a file
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// Seconds between signs of life to the server
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    keepalive: u64,
+    /// Seconds between signs of life to the server [default: 10 to 30, as the router allows]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    keepalive: Option<u64>,
     /// Where key and memory live [default: $XDG_DATA_HOME/p2sp/NAME]
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -279,9 +279,10 @@ impl Options {
         let Some(rendezvous) = self.rendezvous.clone() else {
             return Err(Failure::usage("a server is needed: --rendezvous HOST[:PORT]"));
         };
-        let mut builder = Peer::builder(rendezvous)
-            .name(self.name.clone().unwrap_or_default())
-            .keepalive(Duration::from_secs(self.keepalive));
+        let mut builder = Peer::builder(rendezvous).name(self.name.clone().unwrap_or_default());
+        if let Some(seconds) = self.keepalive {
+            builder = builder.keepalive(Duration::from_secs(seconds));
+        }
         builder = match self.folder()? {
             Some(folder) => builder.state_dir(folder),
             None => builder.ephemeral(),

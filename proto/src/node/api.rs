@@ -32,8 +32,8 @@ pub struct Config {
     pub token: Option<(String, String)>,
     /// The name to register; `None` waits for [`Command::Register`].
     pub name: Option<PeerName>,
-    /// Time between keepalives, 1 s to 1 h.
-    pub keepalive: Duration,
+    /// Time between keepalives to the server.
+    pub keepalive: Keepalive,
     /// Peers met before.
     pub known: Vec<Known>,
     /// Whether the machine has AES hardware.
@@ -46,6 +46,17 @@ pub struct Config {
     pub exposure: Exposure,
     /// Whether ports may be guessed where a direct path cannot be had otherwise.
     pub guessing: Guessing,
+}
+
+/// How often a node shows the server that it is there (SPEC section 5.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keepalive {
+    /// Every 15 s, less often where mappings are known to live long and more often where they
+    /// get lost: 10 to 30 s.
+    #[default]
+    Adaptive,
+    /// At this interval, 1 s to 1 h.
+    Fixed(Duration),
 }
 
 /// Whether a peer takes part in finding ports by chance (SPEC section 9.8).
@@ -251,6 +262,8 @@ pub enum SocketUse {
     Spare,
     /// To find out what the NAT does.
     Measure,
+    /// To find out how long an idle mapping lives.
+    Lifetime,
     /// Many mappings at once, one of which the other side shall hit.
     Guess,
 }
@@ -262,6 +275,7 @@ impl SocketUse {
         match self {
             Self::Spare => 4,
             Self::Measure => 16,
+            Self::Lifetime => 1,
             Self::Guess => 320,
         }
     }

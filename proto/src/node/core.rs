@@ -226,6 +226,11 @@ impl Core {
         sockets.any(|socket| socket.bound == route.local && !socket.addresses.is_empty())
     }
 
+    /// Whether the host itself has this address.
+    pub(super) fn is_own(&self, ip: IpAddr) -> bool {
+        self.sockets.iter().any(|socket| socket.addresses.contains(&ip))
+    }
+
     /// The route to `remote` from the socket of its address family.
     pub(super) fn route_to(&self, remote: SocketAddr) -> Option<Route> {
         let mut fitting = self.sockets.iter().filter(|s| s.bound.is_ipv4() == remote.is_ipv4());

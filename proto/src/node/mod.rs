@@ -15,9 +15,11 @@ mod binding;
 mod commands;
 mod core;
 mod directory;
+mod flight;
 mod from_server;
 mod introduce;
 mod lan;
+mod lifetime;
 mod neighbours;
 mod netcheck;
 mod outbox;
@@ -39,19 +41,20 @@ use bytes::Bytes;
 
 pub use self::api::{
     Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Guessing, Handle,
-    Incoming, Input, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output, PathView,
-    Recipient, Registration, Scope, SocketUse, Whoami,
+    Incoming, Input, Keepalive, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output,
+    PathView, Recipient, Registration, Scope, SocketUse, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
 use self::directory::Directory;
 use self::lan::Lan;
+use self::lifetime::Lifetime;
 pub use self::netcheck::{LanSearch, Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
 use self::punch::Punches;
-use self::server_link::{Asked, FirstContact, ServerLink};
+use self::server_link::{Asked, FirstContact, ServerLink, Sight};
 use self::spare::Spares;
 pub use self::why::{Party, Reason, Router, Why};
 use crate::control::{self, Exposure, Problem, code};
@@ -59,7 +62,7 @@ use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
 use crate::time::{Timers, UnixClock, earliest};
 use crate::transport::SendError;
-use crate::traversal::nat::Profile;
+use crate::traversal::nat::{Field, Profile};
 use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
 
 /// Most peers talked to at a time; the least recently used idle one makes room.
@@ -101,6 +104,7 @@ pub struct Node {
     punches: Punches,
     other_family: OtherFamily,
     profiler: Profiler,
+    lifetime: Lifetime,
     /// When each link wants to be looked at; right for all links that are not `touched`.
     timers: Timers<PeerKey>,
     /// Links that have something to flush.
@@ -182,6 +186,7 @@ impl Node {
             punches: Punches::new(now),
             other_family: OtherFamily::new(now),
             profiler: Profiler::new(now),
+            lifetime: Lifetime::new(now),
             timers: Timers::default(),
             touched: BTreeSet::new(),
             reader: None,
@@ -260,6 +265,7 @@ impl Node {
         let other = self.server.other_family(&self.core);
         next = earliest(next, self.other_family.poll_timeout(other));
         next = earliest(next, self.profiler.poll_timeout());
+        next = earliest(next, self.lifetime.poll_timeout());
         if !self.links.is_empty() {
             next = earliest(next, Some((self.sweep_at, "idle links")));
         }
@@ -378,6 +384,7 @@ impl Node {
                 self.spares.opened(bound.first().copied(), server, &mut self.core, now);
             }
             SocketUse::Measure => self.profiler.opened(bound, &mut self.core, now),
+            SocketUse::Lifetime => self.lifetime.opened(bound, &mut self.core, now),
             SocketUse::Guess => self.opened_for_punch(bound, now),
         }
     }
@@ -478,7 +485,7 @@ impl Node {
 
     /// A check carries the tag of its pair; each agent knows its own.
     fn handle_stun(&mut self, route: Route, data: &[u8], now: Instant) {
-        if self.profiler.handle(route, data) {
+        if self.profiler.handle(route, data) || self.lifetime.handle(route, data) {
             return;
         }
         if let Some(ready) = self.spares.measured(route, data) {
@@ -528,7 +535,20 @@ impl Node {
     /// Goes on finding out about our NAT.
     fn profile(&mut self, now: Instant) {
         let target = self.profile_target();
-        let Some(nat) = self.profiler.advance(target, &mut self.core, now) else { return };
+        if let Some(nat) = self.profiler.advance(target, &mut self.core, now) {
+            self.learn(nat);
+        }
+        let main = target.map(|target| target.main);
+        let main = main.filter(|_| self.core.nat.mapping != Field::Unknown);
+        if let Some(lifetime) = self.lifetime.advance(main, &mut self.core, now) {
+            self.learn(Profile { lifetime, ..self.core.nat });
+        }
+        if self.server.follow(self.core.nat.lifetime) && self.registered.is_some() {
+            self.server.refresh(now);
+        }
+    }
+
+    fn learn(&mut self, nat: Profile) {
         if self.core.nat != nat {
             self.core.nat = nat;
             self.core.event(Event::Nat(nat));
@@ -566,6 +586,7 @@ impl Node {
         self.other_family.restart(now);
         self.lan.restart();
         self.profiler.restart(&mut self.core, now);
+        self.lifetime.restart(&mut self.core, now);
         for (key, link) in &mut self.links {
             link.restart(now);
             self.touched.insert(*key);
@@ -594,11 +615,13 @@ impl Node {
         self.core.note_observed(up.route.local, address);
         let old = self.observed.replace(address);
         if old == Some(address) {
-            return;
+            return self.server.seen(Sight::Same);
         }
         if old.is_some() && self.registered.is_some() {
+            self.server.seen(Sight::Moved);
             self.core.event(Event::Observed(address));
             self.profiler.restart(&mut self.core, now);
+            self.lifetime.restart(&mut self.core, now);
         }
         self.candidates_changed(now);
     }

@@ -8,14 +8,12 @@
 //!
 //! Nothing waits for it: requests that nobody answers end it after seconds.
 
-mod flight;
-
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use self::flight::{Flight, Purpose};
 use super::api::{Deadline, Effect, SocketUse};
 use super::core::Core;
+use super::flight::{Flight, Purpose};
 use crate::io::Route;
 use crate::traversal::nat::Profile;
 use crate::traversal::nat::classify::{self, Ports, Reply, Seen};
@@ -314,7 +312,7 @@ impl Run {
         let Some(socket) = self.fresh.get(nth) else { return Some(Reply::Unsure) };
         let asked = self.seen(*socket).main.is_some();
         let answers = self.flight.seen(Route::udp(self.target.main.local, from)).is_some();
-        let reply = self.flight.changed(Route::udp(*socket, self.target.server()));
+        let reply = self.flight.elsewhere(Route::udp(*socket, self.target.server()));
         let is_proof = reply == Reply::Heard || (asked && answers);
         Some(if is_proof { reply } else { Reply::Unsure })
     }
@@ -348,8 +346,7 @@ impl Run {
         else {
             return Vec::new();
         };
-        let own = |ip: IpAddr| core.sockets.iter().any(|socket| socket.addresses.contains(&ip));
-        if own(at_first.ip()) || is_dependent(self.mapping()) {
+        if core.is_own(at_first.ip()) || is_dependent(self.mapping()) {
             return Vec::new();
         }
         vec![(first, at_second), (second, at_first)]

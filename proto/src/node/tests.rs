@@ -76,7 +76,7 @@ fn config(n: u8, name: &str) -> Config {
         discovery: Discovery::On,
         token: None,
         name: Some(name.parse().unwrap()),
-        keepalive: second(15),
+        keepalive: Keepalive::Adaptive,
         known: Vec::new(),
         aes: true,
         name_keeping: NameKeeping::Keep,

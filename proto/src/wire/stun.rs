@@ -6,7 +6,7 @@ mod places;
 
 use std::net::{IpAddr, SocketAddr};
 
-use stun_rs::attributes::discovery::{ChangeRequest, ChangeRequestFlags};
+use stun_rs::attributes::discovery::{ChangeRequest, ChangeRequestFlags, ResponsePort};
 use stun_rs::attributes::stun::{MappedAddress, Software, XorMappedAddress};
 use stun_rs::{
     MessageClass, MessageDecoderBuilder, MessageEncoder, MessageEncoderBuilder, StunMessage,
@@ -46,12 +46,24 @@ pub(crate) fn changed_binding_request(transaction: [u8; 12], change: Change) -> 
     let builder = StunMessageBuilder::new(methods::BINDING, MessageClass::Request)
         .with_transaction_id(TransactionId::from(transaction))
         .with_attribute(ChangeRequest::new(Some(flags)));
+    encode(&padded(builder).build())
+}
+
+/// A Binding request that is answered to another port of its source (RFC 5780 section 7.5), as
+/// large as the largest bare answer.
+pub(crate) fn redirected_binding_request(transaction: [u8; 12], port: u16) -> Vec<u8> {
+    let builder = StunMessageBuilder::new(methods::BINDING, MessageClass::Request)
+        .with_transaction_id(TransactionId::from(transaction))
+        .with_attribute(ResponsePort::from(port));
+    encode(&padded(builder).build())
+}
+
+fn padded(builder: StunMessageBuilder) -> StunMessageBuilder {
     // Far below the longest that is allowed.
-    let padded = match Software::new(FILLER) {
+    match Software::new(FILLER) {
         Ok(filler) => builder.with_attribute(filler),
         Err(_) => builder,
-    };
-    encode(&padded.build())
+    }
 }
 
 /// From where an answer is asked for.

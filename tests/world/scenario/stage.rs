@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use p2sp_proto::control::Exposure;
+use p2sp_proto::node::Keepalive;
 use p2sp_proto::traversal::nat::Profile;
 
 use crate::clock::Clock;
@@ -210,7 +211,7 @@ impl Stage {
             addresses: parse(&texts),
             port: 40_000 + number as u16,
             server: parse(&SERVER).into_iter().map(|ip| SocketAddr::new(ip, SERVER_PORT)).collect(),
-            keepalive: Duration::from_secs(15),
+            keepalive: Keepalive::Adaptive,
             pickup,
             token: self.token.clone(),
             exposure,

@@ -10,12 +10,15 @@
 //! and the node asks again what it still needs.
 
 mod attempt;
+mod pulse;
 mod requests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use self::pulse::Pulse;
+pub(super) use self::pulse::Sight;
 use super::api::{Deadline, Effect};
 use super::core::Core;
 use crate::control::{self, Exposure, FromServer, code};
@@ -25,6 +28,7 @@ use crate::io::Route;
 use crate::session::{Initiator, OpenError, is_reset};
 use crate::time::{Backoff, earliest};
 use crate::transport::{ControlFrame, Event};
+use crate::traversal::nat::Field;
 use crate::wire::{Family, token_of};
 
 /// First and largest delay between handshake tries.
@@ -58,7 +62,7 @@ pub(super) struct ServerLink {
     /// What a key probe found instead of the pinned key.
     pub(super) refused_key: Option<PeerKey>,
     token: Option<(String, String)>,
-    keepalive: Duration,
+    pulse: Pulse,
     exposure: Exposure,
     attempt: Option<Attempt>,
     up: Option<Up>,
@@ -192,7 +196,7 @@ impl ServerLink {
             boot: config.server_boot,
             refused_key: None,
             token: config.token.clone(),
-            keepalive: config.keepalive.clamp(Duration::from_secs(1), Duration::from_secs(3600)),
+            pulse: Pulse::new(config.keepalive),
             exposure: config.exposure,
             attempt: None,
             up: None,
@@ -284,6 +288,7 @@ impl ServerLink {
 
     /// The network changed: makes the server see where we are now, or looks for it anew.
     pub(super) fn network_changed(&mut self, core: &mut Core, now: Instant) {
+        self.pulse.network_changed();
         if let Some(attempt) = &mut self.attempt {
             attempt.hurry(now);
             core.effect(Effect::Resolve);
@@ -305,6 +310,16 @@ impl ServerLink {
         if let Some(up) = &mut self.up {
             up.ping(now);
         }
+    }
+
+    /// The server told a registered peer where it sees it.
+    pub(super) fn seen(&mut self, sight: Sight) {
+        self.pulse.seen(sight);
+    }
+
+    /// What is known of our NAT: the keepalive follows it. True where the server must be told.
+    pub(super) fn follow(&mut self, lifetime: Field<Duration>) -> bool {
+        self.pulse.follow(lifetime)
     }
 
     // ---- what happens
@@ -437,7 +452,7 @@ impl ServerLink {
     }
 
     fn up_timeout(&mut self, notices: &mut Vec<Notice>, core: &mut Core, now: Instant) {
-        let keepalive = self.keepalive;
+        let keepalive = self.pulse.interval();
         let Some(up) = &mut self.up else { return };
         up.conversation.handle_timeout(now);
         if let Some((copies, at)) = up.closing
@@ -476,7 +491,7 @@ impl ServerLink {
         }
         if let Some(up) = &self.up {
             next = earliest(next, up.conversation.poll_timeout());
-            next = earliest(next, Some(up.ping_due(self.keepalive)));
+            next = earliest(next, Some(up.ping_due(self.pulse.interval())));
             next = earliest(next, up.finish.as_ref().map(|(_, at)| (*at, "handshake finish")));
             next = earliest(next, up.closing.map(|(_, at)| (at, "closing")));
         }

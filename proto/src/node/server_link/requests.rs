@@ -68,7 +68,7 @@ impl ServerLink {
         Some(Register {
             name: wanted.name.clone(),
             token,
-            keepalive: self.keepalive.as_secs() as u16,
+            keepalive: self.pulse.interval().as_secs() as u16,
             candidates: wanted.candidates.clone(),
             exposure: self.exposure,
         })

@@ -31,6 +31,8 @@ pub(super) enum Purpose {
     Plain,
     /// To be answered from elsewhere.
     Changed(Change),
+    /// To be answered to another socket of ours, by its external port.
+    Redirected { to: SocketAddr, port: u16 },
     /// To be heard by another socket of ours.
     Hairpin,
 }
@@ -156,7 +158,7 @@ impl Flight {
         self.asks.iter_mut().find(|ask| {
             ask.transaction == transaction
                 && ask.purpose != Purpose::Hairpin
-                && ask.route.local == route.local
+                && ask.hears_at() == route.local
                 && ask.from == route.remote
         })
     }
@@ -181,9 +183,12 @@ impl Flight {
         })
     }
 
-    /// What came of asking for an answer from elsewhere on `route`.
-    pub(super) fn changed(&self, route: Route) -> Reply {
-        let is_it = |ask: &&Ask| ask.route == route && matches!(ask.purpose, Purpose::Changed(_));
+    /// What came of asking on `route` for an answer from or to elsewhere.
+    pub(super) fn elsewhere(&self, route: Route) -> Reply {
+        let is_it = |ask: &&Ask| {
+            let asks = matches!(ask.purpose, Purpose::Changed(_) | Purpose::Redirected { .. });
+            asks && ask.route == route
+        };
         self.asks.iter().find(is_it).map_or(Reply::Unsure, Ask::reply)
     }
 
@@ -203,6 +208,17 @@ impl Ask {
         match self.purpose {
             Purpose::Plain | Purpose::Hairpin => stun::binding_request(self.transaction),
             Purpose::Changed(change) => stun::changed_binding_request(self.transaction, change),
+            Purpose::Redirected { port, .. } => {
+                stun::redirected_binding_request(self.transaction, port)
+            }
+        }
+    }
+
+    /// The socket where the answer arrives.
+    const fn hears_at(&self) -> SocketAddr {
+        match self.purpose {
+            Purpose::Redirected { to, .. } => to,
+            Purpose::Plain | Purpose::Changed(_) | Purpose::Hairpin => self.route.local,
         }
     }
 
