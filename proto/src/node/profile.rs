@@ -221,10 +221,10 @@ impl Run {
         }
     }
 
-    /// Whether the mapping depends on the destination: then the choice of ports is in question,
+    /// Whether the mapping depends on address and port: then the choice of ports is in question,
     /// and nothing else of the second flight.
     fn has_shown(&self) -> bool {
-        self.flight.is_answered() && is_dependent(self.mapping())
+        self.flight.is_answered() && self.mapping().value() == Some(Dependence::AddressAndPort)
     }
 
     fn begin_first(&mut self, core: &mut Core, now: Instant) {

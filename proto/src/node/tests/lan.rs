@@ -286,3 +286,19 @@ fn a_check_in_a_neighbours_name_leaves_nothing_unless_it_is_authentic() {
     net.deliver(check);
     assert!(net.host(1).node.diagnose()[0].starts_with("bob"));
 }
+
+#[test]
+fn a_machine_that_slept_is_heard_again_once_its_clock_is_set() {
+    let mut net = cut_off();
+    net.nodes.remove(&address(1));
+    net.clock_error = second(3600);
+    net.add(1, Config { known: vec![met(2, "bob")], ..member(1, "alice") });
+    net.start(1);
+    net.run(second(60));
+    assert!(names(&mut net, 2).is_empty(), "an hour behind");
+    let (now, unix) = (net.now, second(1_700_000_000) + (net.now - net.began));
+    net.host(1).node.set_clock(unix, now);
+    net.input(1, Input::NetworkChanged);
+    net.run(second(1));
+    assert_eq!(names(&mut net, 2), ["alice"]);
+}
