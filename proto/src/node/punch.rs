@@ -14,6 +14,8 @@ use crate::traversal::PROBES_MAX;
 
 /// Probes in a minute over all pairs, whatever peers ask for: three whole punches.
 const PROBES_A_MINUTE: usize = 3 * PROBES_MAX;
+/// Sockets opened in a minute, whatever peers tell of their NATs: three times three whole rounds.
+const SOCKETS_A_MINUTE: usize = 9 * 256;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// One turn after the other.
@@ -21,14 +23,15 @@ pub(super) struct Punches {
     current: Option<PeerKey>,
     /// Each link is in it once at most.
     queue: VecDeque<PeerKey>,
-    /// Probes of this minute.
+    /// Probes of this minute, and sockets.
     probes: usize,
+    sockets: usize,
     minute_ends: Instant,
 }
 
 impl Punches {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { current: None, queue: VecDeque::new(), probes: 0, minute_ends: now }
+        Self { current: None, queue: VecDeque::new(), probes: 0, sockets: 0, minute_ends: now }
     }
 
     pub(super) fn want(&mut self, key: PeerKey) {
@@ -37,12 +40,14 @@ impl Punches {
         }
     }
 
-    fn probes_left(&mut self, now: Instant) -> usize {
+    /// Probes and sockets left in this minute.
+    fn left(&mut self, now: Instant) -> (usize, usize) {
         if self.minute_ends <= now {
-            self.probes = 0;
+            (self.probes, self.sockets) = (0, 0);
             self.minute_ends = now + MINUTE;
         }
-        PROBES_A_MINUTE.saturating_sub(self.probes)
+        let sockets = SOCKETS_A_MINUTE.saturating_sub(self.sockets);
+        (PROBES_A_MINUTE.saturating_sub(self.probes), sockets)
     }
 }
 
@@ -67,12 +72,14 @@ impl Node {
     fn punch_means(&mut self, now: Instant) -> Grant {
         let kept = self.links.values().filter(|link| link.keeps_socket()).count();
         let limit = usize::from(SocketUse::Guess.limit());
-        Grant { probes: self.punches.probes_left(now), sockets: limit.saturating_sub(kept) as u16 }
+        let (probes, sockets) = self.punches.left(now);
+        Grant { probes, sockets: limit.saturating_sub(kept).min(sockets) as u16 }
     }
 
     /// Sockets that nobody waits for any more are closed.
     pub(super) fn opened_for_punch(&mut self, bound: &[SocketAddr], now: Instant) {
         let server = self.server_v4();
+        self.punches.sockets += bound.len();
         let link = self.punches.current.and_then(|key| self.links.get_mut(&key));
         let taken = link.is_some_and(|link| {
             self.touched.insert(link.key);
