@@ -108,9 +108,8 @@ fn one_shot_commands_and_what_they_say() {
 #[test]
 fn a_closed_standard_output_ends_quietly() {
     let stage = Stage::new();
+    // Whether bob joins, or is there already when she looks round, is a matter of moments.
     let alice = stage.chat("alice");
-    // Whether bob joins or is there already when she looks round is a matter of moments.
-    alice.event("registered", |_| true);
     let mut reader = Running::start(
         std::process::Command::new("sh")
             .args(["-c", "{ \"$@\"; echo $? >&2; } | head -n 1", "sh"])
