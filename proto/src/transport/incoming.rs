@@ -91,6 +91,7 @@ impl Transport {
         self.requeue(&settled.lost, now);
         if settled.recovered {
             self.events.push_back(Event::PathRecovered(ack.path));
+            self.rescue(now);
         }
         Ok(())
     }

@@ -166,7 +166,10 @@ impl Transport {
     pub fn open_path(&mut self, path: PathId, kind: PathKind, payload_max: usize, now: Instant) {
         let Some(index) = self.ensure_path(path, now) else { return };
         self.paths[index].open(kind, payload_max);
+        // Until something sent there was acknowledged, messages go twice: an idle pair settles that before it talks.
+        self.paths[index].confirm_due |= kind == PathKind::Direct;
         self.preferred = self.preferred.or(Some(path));
+        self.rescue(now);
     }
 
     /// What a round trip on a path is likely to take, measured by other means: shortens the
@@ -213,6 +216,7 @@ impl Transport {
     pub fn restore_path(&mut self, path: PathId, now: Instant) {
         if let Some(index) = self.index(path).filter(|index| self.paths[*index].suspect) {
             self.paths[index].restore(now);
+            self.rescue(now);
         }
     }
 
@@ -491,6 +495,13 @@ impl Transport {
         };
         self.requeue(&again, now);
         self.events.extend(event);
+    }
+
+    /// A path works again, or is new: what left on paths that stay silent need not wait for them.
+    fn rescue(&mut self, now: Instant) {
+        let silent = self.paths.iter().filter(|path| path.suspect);
+        let stranded: Vec<Carried> = silent.flat_map(Path::in_flight).cloned().collect();
+        self.requeue(&stranded, now);
     }
 
     /// What these packets carried is to be sent again where it still matters.

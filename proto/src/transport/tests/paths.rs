@@ -63,6 +63,28 @@ fn a_path_that_dies_in_the_middle_of_a_conversation_is_left_as_soon() {
     assert_eq!(pair.b.got.len(), before + 1);
 }
 
+/// While every path is silent, frames leave on one that may stay so.
+#[test]
+fn what_left_when_all_was_silent_follows_the_path_that_comes_back() {
+    let mut pair = two_paths(1);
+    for path in [0, 1] {
+        pair.set(path, |link| link.up = false);
+    }
+    pair.send(Side::A, 0, b"into the dark".to_vec());
+    pair.a.transport.probe(PathId(0), pair.now);
+    pair.run_for(Duration::from_secs(4));
+    assert!(pair.a.transport.is_suspect(PathId(0)) && pair.a.transport.is_suspect(PathId(1)));
+    let frame = ControlFrame::PathRetire(PathId(100));
+    pair.a.transport.control(frame.clone(), None, pair.now);
+    pair.send(Side::A, 1, b"and more".to_vec());
+    pair.run_for(10 * MS);
+    pair.set(0, |link| link.up = true);
+    pair.run_for(Duration::from_secs(3));
+    let event = Event::Control { path: PathId(0), frame };
+    assert!(pair.b.events.contains(&event), "{:?}", pair.b.events);
+    assert_eq!(pair.b.got.len(), 3);
+}
+
 #[test]
 fn a_suspect_path_that_was_proved_otherwise_carries_data_at_once() {
     let mut pair = two_paths(1);
