@@ -277,10 +277,12 @@ impl Agent {
         }
     }
 
-    /// Transport hears from the route again.
-    pub fn trust(&mut self, route: Route, now: Instant) {
+    /// What transport sent on the route arrives again. The answer may have come another way, so
+    /// that it is for a check to restore the route; the next one leaves at once.
+    pub fn hope(&mut self, route: Route, now: Instant) {
         if let Some(watch) = self.watch.as_mut().filter(|watch| watch.route == route) {
-            watch.trust(now);
+            watch.hope(now);
+            self.watch_path(now);
         }
     }
 
@@ -530,7 +532,9 @@ impl Agent {
         let Some(rtt) = pair.validated() else { return };
         let wanted = match self.role {
             Role::Controlling => self.is_better(pair, rtt),
-            Role::Controlled => pair.nominated || self.watch.is_none(),
+            // The other side may trust the route of a path that is in doubt here: what reached it
+            // came back another way.
+            Role::Controlled => pair.nominated || self.watch.as_ref().is_none_or(Watch::is_doubted),
         };
         if wanted && !self.is_chosen(pair.route) && !self.pairs[index].postpone(now) {
             self.select(index, rtt, now);
