@@ -224,6 +224,8 @@ impl Agent {
     /// The peer's set; an older generation is ignored. Sets that follow each other faster than
     /// once a second are taken in at that pace, the newest first.
     pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
+        // What went out of use since its candidate was withdrawn is new when that comes back.
+        self.prune();
         self.remote.offer(candidates);
         self.take_remote(now);
     }
@@ -405,9 +407,9 @@ impl Agent {
         }
     }
 
-    /// Pairs every socket with every candidate it can reach; keeps what is proved, chosen or
-    /// learned from the peer's own packets.
-    fn make_pairs(&mut self, now: Instant) {
+    /// Drops pairs of candidates that the peer no longer names, but what is proved, chosen or
+    /// learned from the peer's own packets. Answers the candidates that it does name.
+    fn prune(&mut self) -> Vec<Candidate> {
         let wanted = candidate::filter(self.remote.all(), &self.local);
         self.pairs.retain(|pair| {
             pair.remote.kind == CandidateKind::PeerReflexive
@@ -415,6 +417,12 @@ impl Agent {
                 || self.watch.as_ref().is_some_and(|watch| watch.route == pair.route)
                 || wanted.contains(&pair.remote)
         });
+        wanted
+    }
+
+    /// Pairs every socket with every candidate it can reach.
+    fn make_pairs(&mut self, now: Instant) {
+        let wanted = self.prune();
         let mut added: Vec<Pair> = Vec::new();
         for remote in wanted {
             for local in self.local.sockets_for(remote.address) {
@@ -532,9 +540,7 @@ impl Agent {
         let Some(rtt) = pair.validated() else { return };
         let wanted = match self.role {
             Role::Controlling => self.is_better(pair, rtt),
-            // The other side may trust the route of a path that is in doubt here: what reached it
-            // came back another way.
-            Role::Controlled => pair.nominated || self.watch.as_ref().is_none_or(Watch::is_doubted),
+            Role::Controlled => pair.nominated || self.watch.is_none(),
         };
         if wanted && !self.is_chosen(pair.route) && !self.pairs[index].postpone(now) {
             self.select(index, rtt, now);
@@ -547,6 +553,11 @@ impl Agent {
             Role::Controlling => Nomination::Pending,
             Role::Controlled => Nomination::Known,
         };
+        if let Some(old) = self.watch.take().filter(Watch::is_doubted)
+            && let Some(old) = self.index_of(old.route)
+        {
+            self.pairs[old].forget();
+        }
         self.watch = Some(Watch::new(route, nomination, now));
         self.outputs.push_back(Output::Selected { route, rtt: Some(rtt) });
         self.watch_path(now);
