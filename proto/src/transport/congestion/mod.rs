@@ -72,6 +72,11 @@ impl Congestion {
         }
     }
 
+    /// Full packets hold so many bytes from now on.
+    pub(super) fn set_packet(&mut self, packet: u16) {
+        self.packet = packet;
+    }
+
     /// Bytes that may be in flight.
     pub(super) fn window(&self) -> u64 {
         self.window as u64

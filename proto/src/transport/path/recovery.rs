@@ -35,9 +35,13 @@ impl Path {
             self.congestion.on_spurious_loss(event);
         }
         let newly = self.take_acked(ack);
-        let Some(newest) = newly.last() else { return Ok(settled) };
-        let measurable = measurable && newest.count == ack.largest;
-        let sample = measurable.then(|| self.measure(newest.at, ack.delay_us, now));
+        let losses = &self.losses;
+        let passed = self.mtu.on_ack(ack, |later| losses.is_overtaken(later), now);
+        if newly.is_empty() && !passed {
+            return Ok(settled);
+        }
+        let newest = newly.last().filter(|newest| measurable && newest.count == ack.largest);
+        let sample = newest.map(|newest| self.measure(newest.at, ack.delay_us, now));
         self.congestion.on_progress(ack.largest, self.next - 1, sample);
         self.largest_acked = self.largest_acked.max(Some(ack.largest));
         self.last_ack = Some(now);
@@ -47,10 +51,12 @@ impl Path {
         }
         settled.recovered = std::mem::take(&mut self.suspect);
         for sent in newly {
+            self.mtu.on_acked(sent.count, sent.size);
             self.congestion.on_ack(sent.size.into(), sent.count, self.rtt.smoothed(), now);
             settled.acked.extend(sent.carried);
         }
         settled.lost = self.detect_lost(now);
+        self.congestion.set_packet(self.mtu.proved());
         self.shrink();
         Ok(settled)
     }
@@ -79,6 +85,7 @@ impl Path {
 
     fn on_lost(&mut self, sent: &Sent) {
         self.lost_total += 1;
+        self.mtu.on_lost(sent.count, sent.size);
         let event = self.congestion.on_loss(sent.count, self.next);
         if let Some(forgotten) = self.losses.remember(sent.count, event) {
             self.congestion.on_forgotten_loss(forgotten);
