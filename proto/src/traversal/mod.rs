@@ -224,6 +224,8 @@ impl Agent {
     /// The peer's set; an older generation is ignored. Sets that follow each other faster than
     /// once a second are taken in at that pace, the newest first.
     pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
+        // What went out of use since its candidate was withdrawn is new when that comes back.
+        self.prune();
         self.remote.offer(candidates);
         self.take_remote(now);
     }
@@ -277,10 +279,12 @@ impl Agent {
         }
     }
 
-    /// Transport hears from the route again.
-    pub fn trust(&mut self, route: Route, now: Instant) {
+    /// What transport sent on the route arrives again. The answer may have come another way, so
+    /// that it is for a check to restore the route; the next one leaves at once.
+    pub fn hope(&mut self, route: Route, now: Instant) {
         if let Some(watch) = self.watch.as_mut().filter(|watch| watch.route == route) {
-            watch.trust(now);
+            watch.hope(now);
+            self.watch_path(now);
         }
     }
 
@@ -403,9 +407,9 @@ impl Agent {
         }
     }
 
-    /// Pairs every socket with every candidate it can reach; keeps what is proved, chosen or
-    /// learned from the peer's own packets.
-    fn make_pairs(&mut self, now: Instant) {
+    /// Drops pairs of candidates that the peer no longer names, but what is proved, chosen or
+    /// learned from the peer's own packets. Answers the candidates that it does name.
+    fn prune(&mut self) -> Vec<Candidate> {
         let wanted = candidate::filter(self.remote.all(), &self.local);
         self.pairs.retain(|pair| {
             pair.remote.kind == CandidateKind::PeerReflexive
@@ -413,6 +417,12 @@ impl Agent {
                 || self.watch.as_ref().is_some_and(|watch| watch.route == pair.route)
                 || wanted.contains(&pair.remote)
         });
+        wanted
+    }
+
+    /// Pairs every socket with every candidate it can reach.
+    fn make_pairs(&mut self, now: Instant) {
+        let wanted = self.prune();
         let mut added: Vec<Pair> = Vec::new();
         for remote in wanted {
             for local in self.local.sockets_for(remote.address) {
@@ -543,6 +553,11 @@ impl Agent {
             Role::Controlling => Nomination::Pending,
             Role::Controlled => Nomination::Known,
         };
+        if let Some(old) = self.watch.take().filter(Watch::is_doubted)
+            && let Some(old) = self.index_of(old.route)
+        {
+            self.pairs[old].forget();
+        }
         self.watch = Some(Watch::new(route, nomination, now));
         self.outputs.push_back(Output::Selected { route, rtt: Some(rtt) });
         self.watch_path(now);

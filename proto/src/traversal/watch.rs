@@ -128,10 +128,13 @@ impl Watch {
         }
     }
 
-    /// The path works, as others found out.
-    pub(super) fn trust(&mut self, now: Instant) {
-        self.trust = Trust::Sure;
-        self.alive(now);
+    /// The way out works again, as others found out: ask anew.
+    pub(super) fn hope(&mut self, now: Instant) {
+        if self.is_doubted() {
+            self.unanswered = 0;
+            self.gap = FIRST_GAP;
+            self.due = now;
+        }
     }
 
     /// Whether another proved route should take over at once.

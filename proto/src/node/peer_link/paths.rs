@@ -339,7 +339,7 @@ impl PeerLink {
             self.reintroduce_at = None;
         }
         if let (Some(agent), Some(route)) = (&mut self.agent, self.direct.get(&path)) {
-            agent.trust(*route, now);
+            agent.hope(*route, now);
         }
     }
 
