@@ -171,7 +171,7 @@ impl Congestion {
         self.threshold = self.threshold.min(self.window);
         self.window = self.minimum();
         self.cubic.forget();
-        (self.recovery, self.undo) = (0, None);
+        self.undo = None;
     }
 
     /// Nothing is in flight: what only matters meanwhile is let go.

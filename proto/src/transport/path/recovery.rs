@@ -66,7 +66,7 @@ impl Path {
         self.loss_at = None;
         let Some(largest) = self.largest_acked else { return Vec::new() };
         let delay = self.rtt.loss_delay();
-        let mut lost = Vec::new();
+        let (mut lost, mut persistent) = (Vec::new(), false);
         while let Some(oldest) = self.sent.front() {
             if oldest.count > largest {
                 break;
@@ -77,13 +77,19 @@ impl Path {
                 break;
             }
             let Some(sent) = self.pop_oldest() else { break };
-            self.on_lost(&sent);
+            persistent |= self.on_lost(&sent);
             lost.extend(sent.carried);
+        }
+        // After all of them, or the last ones would reduce the smallest window.
+        if persistent {
+            self.congestion.on_persistent_congestion();
+            self.rtt.forget_minimum();
         }
         lost
     }
 
-    fn on_lost(&mut self, sent: &Sent) {
+    /// Answers whether it makes persistent congestion.
+    fn on_lost(&mut self, sent: &Sent) -> bool {
         self.lost_total += 1;
         self.mtu.on_lost(sent.count, sent.size);
         let event = self.congestion.on_loss(sent.count, self.next);
@@ -91,10 +97,7 @@ impl Path {
             self.congestion.on_forgotten_loss(forgotten);
         }
         let duration = PERSISTENT_TIMEOUTS * self.rtt.probe_timeout();
-        if self.losses.is_persistent(sent.ordinal, sent.at, duration) {
-            self.congestion.on_persistent_congestion();
-            self.rtt.forget_minimum();
-        }
+        self.losses.is_persistent(sent.ordinal, sent.at, duration)
     }
 
     fn measure(&mut self, sent: Instant, delay_us: u64, now: Instant) -> Duration {

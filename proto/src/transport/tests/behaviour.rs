@@ -82,6 +82,9 @@ fn a_long_outage_is_persistent_congestion_and_a_short_one_is_not() {
             least = least.min(lane.flows[0].stats().congestion_window);
         }
         assert_eq!(least < 4 * BASE as u64, collapses, "{outage:?}: {before} to {least}");
+        // Slow start leads back to half of what was in use, not to the smallest window.
+        let used = lane.measure(S)[0] / lane.line.rate;
+        assert!(used > 0.6, "{used} after {outage:?}");
     }
 }
 
