@@ -486,8 +486,8 @@ impl Node {
     }
 
     fn handle_direct_init(&mut self, route: Route, data: &mut [u8], now: Instant) {
-        let validated = self.links.iter().find(|(_, link)| link.has_validated(route));
-        if let Some(key) = validated.map(|(key, _)| *key) {
+        let met = self.links.iter().find(|(_, link)| link.has_met_on(route));
+        if let Some(key) = met.map(|(key, _)| *key) {
             self.handle_from_peer(key, Origin::Direct(route), data, now);
         }
     }
