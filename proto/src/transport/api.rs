@@ -159,6 +159,8 @@ pub struct PathStats {
     pub sent: u64,
     /// When something new was acknowledged last.
     pub last_ack: Option<Instant>,
+    /// Bytes of frames that a packet may hold, as far as the path is known.
+    pub payload_max: u16,
 }
 
 /// Why a message was not accepted for sending.

@@ -18,6 +18,7 @@ mod congestion;
 mod control;
 mod incoming;
 mod loss;
+mod mtu;
 mod outgoing;
 mod pacing;
 mod packet;
@@ -162,7 +163,8 @@ impl Transport {
         }
     }
 
-    /// A path becomes usable for data. `payload_max`: bytes of frames in one packet on it, at
+    /// A path becomes usable for data. `payload_max`: bytes of frames in a datagram of the base
+    /// size on it (where it carries larger ones, that is found out), at
     /// least 256. The first open path is preferred until `prefer_path` says otherwise.
     pub fn open_path(&mut self, path: PathId, kind: PathKind, payload_max: usize, now: Instant) {
         let Some(index) = self.ensure_path(path, now) else { return };

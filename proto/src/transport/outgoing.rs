@@ -17,8 +17,11 @@ impl Transport {
         out: &mut Vec<u8>,
         now: Instant,
     ) -> Option<PacketNumber> {
-        let mut packet = Packet::new(out, self.paths[index].payload_max.into());
         let carries_data = data_path == Some(index);
+        if carries_data && let Some(number) = self.fill_mtu_probe(index, out, now) {
+            return Some(number);
+        }
+        let mut packet = Packet::new(out, self.paths[index].payload_max().into());
         let ack_due = self.write_acks(index, carries_data, &mut packet, now);
         let acks = packet.len();
         let id = self.paths[index].id;
@@ -33,6 +36,25 @@ impl Transport {
             return None;
         }
         Some(self.commit(index, data_path, packet, now))
+    }
+
+    /// A packet without data, ahead of more than it could carry, that shows whether its size
+    /// passes (RFC 8899).
+    fn fill_mtu_probe(
+        &mut self,
+        index: usize,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<PacketNumber> {
+        if !self.outbox.has_work() {
+            return None;
+        }
+        let path = &mut self.paths[index];
+        let size = path.mtu_probe(now)?;
+        let mut packet = Packet::new(out, size.into());
+        packet.push(&Frame::Confirm);
+        packet.push(&Frame::Padding(packet.room()));
+        Some(PacketNumber::new(path.id, path.on_mtu_probe_sent(size, now)))
     }
 
     /// Adds the ACK of the path itself and, on the data path, those that are wanted elsewhere.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::ack::Received;
 use super::congestion::Congestion;
 use super::loss::Losses;
+use super::mtu::Mtu;
 use super::pacing::{Pacer, Rate};
 use super::packet::{Carried, Sent};
 use super::rtt::{ACK_DELAY_MAX, Rtt};
@@ -43,7 +44,7 @@ pub(super) struct Path {
     pub(super) id: PathId,
     /// `None` until the owner opens it.
     pub(super) kind: Option<PathKind>,
-    pub(super) payload_max: u16,
+    pub(super) mtu: Mtu,
     pub(super) received: Received,
     pub(super) suspect: bool,
     pub(super) confirm_due: bool,
@@ -91,7 +92,7 @@ impl Path {
         Self {
             id,
             kind: None,
-            payload_max: PAYLOAD_CLOSED,
+            mtu: Mtu::new(PAYLOAD_CLOSED),
             received: Received::default(),
             suspect: false,
             confirm_due: false,
@@ -118,16 +119,20 @@ impl Path {
     }
 
     pub(super) fn open(&mut self, kind: PathKind, payload_max: usize) {
-        self.payload_max = u16::try_from(payload_max).unwrap_or(u16::MAX).max(PAYLOAD_CLOSED);
+        let base = u16::try_from(payload_max).unwrap_or(u16::MAX).max(PAYLOAD_CLOSED);
+        if base != self.mtu.base() {
+            self.mtu = Mtu::new(base);
+        }
         if self.kind.replace(kind).is_none() {
-            self.congestion = Congestion::new(self.payload_max);
+            self.congestion = Congestion::new(base);
         }
     }
 
     /// The route changed: what was measured is void, what is in flight may be lost.
     pub(super) fn reset(&mut self, now: Instant) -> Vec<Carried> {
         self.rtt = Rtt::new();
-        self.congestion = Congestion::new(self.payload_max);
+        self.mtu = Mtu::new(self.mtu.base());
+        self.congestion = Congestion::new(self.mtu.base());
         self.losses = Losses::new();
         self.pacer = Pacer::new(now);
         (self.probe_count, self.suspect, self.loss_at) = (0, false, None);
@@ -159,6 +164,28 @@ impl Path {
         }
     }
 
+    /// Bytes of frames in the next packet. What shall tell whether the path is alive is small.
+    pub(super) fn payload_max(&self) -> u16 {
+        let doubtful = self.probe_count > 0 || self.suspect;
+        if doubtful { self.mtu.base() } else { self.mtu.proved() }
+    }
+
+    /// The size of a packet without data that may leave now to see whether it passes.
+    pub(super) fn mtu_probe(&mut self, now: Instant) -> Option<u16> {
+        if !self.is_open() || self.probe_count > 0 || self.suspect {
+            return None;
+        }
+        let size = self.mtu.next_probe(self.rtt.probe_timeout(), now)?;
+        self.may_send(now).then_some(size)
+    }
+
+    /// It leaves: nobody waits for its acknowledgement, and its loss is no congestion.
+    pub(super) fn on_mtu_probe_sent(&mut self, size: u16, now: Instant) -> u64 {
+        let count = self.on_sent(size.into(), None, now);
+        self.mtu.on_probe_sent(count, size, now);
+        count
+    }
+
     /// Whether congestion control and pacing let an ack-eliciting packet go.
     pub(super) fn may_send(&mut self, now: Instant) -> bool {
         self.paced_until = None;
@@ -171,7 +198,7 @@ impl Path {
         if let Some(rtt) = self.rtt.measured() {
             let slow_start = self.congestion.in_slow_start();
             let rate = Rate::new(self.congestion.window(), rtt, slow_start);
-            self.paced_until = self.pacer.delay(rate, self.payload_max.into(), now);
+            self.paced_until = self.pacer.delay(rate, self.mtu.proved().into(), now);
         }
         self.paced_until.is_none()
     }
@@ -233,7 +260,9 @@ impl Path {
             return Silence::Short;
         }
         self.suspect = true;
+        // What is above the base is no promise of the path.
         let largest = self.sent.iter().map(|sent| sent.size).max().unwrap_or(0);
+        let largest = largest.min(self.mtu.base());
         if largest.saturating_add(SIZE_SLACK) >= self.doubted_size {
             self.fruitless = self.fruitless.saturating_add(1);
             self.doubted_size = self.doubted_size.max(largest);
@@ -272,6 +301,7 @@ impl Path {
             lost: self.lost_total,
             sent: self.next,
             last_ack: self.last_ack,
+            payload_max: self.mtu.proved(),
         })
     }
 

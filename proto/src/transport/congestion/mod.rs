@@ -72,6 +72,11 @@ impl Congestion {
         }
     }
 
+    /// Full packets hold so many bytes from now on.
+    pub(super) fn set_packet(&mut self, packet: u16) {
+        self.packet = packet;
+    }
+
     /// Bytes that may be in flight.
     pub(super) fn window(&self) -> u64 {
         self.window as u64
@@ -166,7 +171,7 @@ impl Congestion {
         self.threshold = self.threshold.min(self.window);
         self.window = self.minimum();
         self.cubic.forget();
-        (self.recovery, self.undo) = (0, None);
+        self.undo = None;
     }
 
     /// Nothing is in flight: what only matters meanwhile is let go.

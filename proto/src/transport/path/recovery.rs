@@ -35,9 +35,13 @@ impl Path {
             self.congestion.on_spurious_loss(event);
         }
         let newly = self.take_acked(ack);
-        let Some(newest) = newly.last() else { return Ok(settled) };
-        let measurable = measurable && newest.count == ack.largest;
-        let sample = measurable.then(|| self.measure(newest.at, ack.delay_us, now));
+        let losses = &self.losses;
+        let passed = self.mtu.on_ack(ack, |later| losses.is_overtaken(later), now);
+        if newly.is_empty() && !passed {
+            return Ok(settled);
+        }
+        let newest = newly.last().filter(|newest| measurable && newest.count == ack.largest);
+        let sample = newest.map(|newest| self.measure(newest.at, ack.delay_us, now));
         self.congestion.on_progress(ack.largest, self.next - 1, sample);
         self.largest_acked = self.largest_acked.max(Some(ack.largest));
         self.last_ack = Some(now);
@@ -47,10 +51,12 @@ impl Path {
         }
         settled.recovered = std::mem::take(&mut self.suspect);
         for sent in newly {
+            self.mtu.on_acked(sent.count, sent.size);
             self.congestion.on_ack(sent.size.into(), sent.count, self.rtt.smoothed(), now);
             settled.acked.extend(sent.carried);
         }
         settled.lost = self.detect_lost(now);
+        self.congestion.set_packet(self.mtu.proved());
         self.shrink();
         Ok(settled)
     }
@@ -60,7 +66,7 @@ impl Path {
         self.loss_at = None;
         let Some(largest) = self.largest_acked else { return Vec::new() };
         let delay = self.rtt.loss_delay();
-        let mut lost = Vec::new();
+        let (mut lost, mut persistent) = (Vec::new(), false);
         while let Some(oldest) = self.sent.front() {
             if oldest.count > largest {
                 break;
@@ -71,23 +77,27 @@ impl Path {
                 break;
             }
             let Some(sent) = self.pop_oldest() else { break };
-            self.on_lost(&sent);
+            persistent |= self.on_lost(&sent);
             lost.extend(sent.carried);
+        }
+        // After all of them, or the last ones would reduce the smallest window.
+        if persistent {
+            self.congestion.on_persistent_congestion();
+            self.rtt.forget_minimum();
         }
         lost
     }
 
-    fn on_lost(&mut self, sent: &Sent) {
+    /// Answers whether it makes persistent congestion.
+    fn on_lost(&mut self, sent: &Sent) -> bool {
         self.lost_total += 1;
+        self.mtu.on_lost(sent.count, sent.size);
         let event = self.congestion.on_loss(sent.count, self.next);
         if let Some(forgotten) = self.losses.remember(sent.count, event) {
             self.congestion.on_forgotten_loss(forgotten);
         }
         let duration = PERSISTENT_TIMEOUTS * self.rtt.probe_timeout();
-        if self.losses.is_persistent(sent.ordinal, sent.at, duration) {
-            self.congestion.on_persistent_congestion();
-            self.rtt.forget_minimum();
-        }
+        self.losses.is_persistent(sent.ordinal, sent.at, duration)
     }
 
     fn measure(&mut self, sent: Instant, delay_us: u64, now: Instant) -> Duration {

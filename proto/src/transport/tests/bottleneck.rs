@@ -9,7 +9,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::origin;
 use crate::id::{Channel, Epoch, PacketNumber, PathId};
-use crate::transport::{Config, PathKind, PathStats, Transport};
+use crate::transport::{Config, Event, PathKind, PathStats, Transport};
 
 /// Bytes of frames in a packet of the base size.
 pub(super) const BASE: usize = 1150;
@@ -54,6 +54,8 @@ pub(super) struct Flow {
     receiver: Transport,
     /// Bytes of messages handed over.
     pub(super) got: u64,
+    /// How often the sender gave the path up.
+    pub(super) failed: u64,
     running: bool,
 }
 
@@ -74,6 +76,8 @@ pub(super) struct Lane {
     pub(super) now: Instant,
     pub(super) line: Line,
     pub(super) flows: Vec<Flow>,
+    /// Most packets that a sender let go at one moment.
+    pub(super) burst: usize,
     /// Lengths of the packets that arrived.
     pub(super) lengths: BTreeMap<usize, u64>,
     busy: Instant,
@@ -92,11 +96,12 @@ impl Lane {
             transport.open_path(PathId(0), PathKind::Direct, BASE, now);
             transport
         };
-        let flow = |_| Flow { sender: end(1), receiver: end(2), got: 0, running: true };
+        let flow = |_| Flow { sender: end(1), receiver: end(2), got: 0, failed: 0, running: true };
         Self {
             now,
             line,
             flows: (0..flows).map(flow).collect(),
+            burst: 0,
             lengths: BTreeMap::new(),
             busy: now,
             flights: BTreeMap::new(),
@@ -167,7 +172,9 @@ impl Lane {
         }
         let mut packets = Vec::new();
         for (back, end) in [(false, &mut flow.sender), (true, &mut flow.receiver)] {
-            while end.poll_event().is_some() {}
+            while let Some(event) = end.poll_event() {
+                flow.failed += u64::from(matches!(event, Event::PathFailed(_)));
+            }
             let mut bytes = Vec::new();
             while let Some(number) = end.poll_packet(&mut bytes, now) {
                 packets.push(Flight {
@@ -178,6 +185,8 @@ impl Lane {
                 });
             }
         }
+        let forth = packets.iter().filter(|flight| !flight.back).count();
+        self.burst = self.burst.max(forth);
         packets.into_iter().for_each(|flight| self.launch(flight));
     }
 

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::origin;
 use crate::id::{Channel, Epoch, PacketNumber, PathId, Sequence};
+use crate::transport::mtu::GROWTH_MAX;
 use crate::transport::{Config, Event, FrameError, PathKind, Received, Transport};
 
 pub(super) const PAYLOAD: usize = 1150;
@@ -271,7 +272,7 @@ impl Pair {
         let mut packets = Vec::new();
         let mut bytes = Vec::new();
         while let Some(number) = end.transport.poll_packet(&mut bytes, now) {
-            assert!(!bytes.is_empty() && bytes.len() <= PAYLOAD);
+            assert!(!bytes.is_empty() && bytes.len() <= PAYLOAD + usize::from(GROWTH_MAX));
             packets.push((number, std::mem::take(&mut bytes)));
         }
         end.packets += packets.len() as u64;

@@ -61,3 +61,38 @@ fn a_lost_tail_costs_one_probe_timeout() {
     // The probes show that the third is lost; its copy takes one more round trip.
     assert!(pair.now - start <= timeout + 65 * MS, "{:?}", pair.now - start);
 }
+
+/// CONFIRMs of A, each so long after the one before.
+fn confirms(pair: &mut Pair, count: u64, gap: Duration) {
+    for _ in 0..count {
+        pair.a.transport.probe(PathId(0), pair.now);
+        pair.run_for(gap);
+    }
+}
+
+#[test]
+fn every_second_packet_is_acknowledged_and_a_lone_one_after_25_ms() {
+    let mut pair = measured();
+    let before = (pair.a.packets, pair.b.packets);
+    confirms(&mut pair, 100, MS);
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!((pair.a.packets - before.0, pair.b.packets - before.1), (100, 50));
+    for (after, acks) in [(20 * MS + 24 * MS, 50), (2 * MS, 51)] {
+        if acks == 50 {
+            pair.a.transport.probe(PathId(0), pair.now);
+        }
+        pair.run_for(after);
+        assert_eq!(pair.b.packets - before.1, acks);
+    }
+}
+
+#[test]
+fn a_gap_is_reported_at_once() {
+    let mut pair = measured();
+    pair.set(0, |link| link.up = false);
+    confirms(&mut pair, 1, MS);
+    pair.set(0, |link| link.up = true);
+    let before = pair.b.packets;
+    confirms(&mut pair, 1, 21 * MS);
+    assert_eq!(pair.b.packets - before, 1);
+}
