@@ -5,5 +5,6 @@ mod flow;
 mod link;
 mod paths;
 mod sessions;
+mod streams;
 
 pub(in crate::transport) use crate::time::origin;
