@@ -12,5 +12,6 @@ mod network;
 mod oracle;
 mod probe;
 mod profile;
+mod renewal;
 mod steady;
 mod talk;

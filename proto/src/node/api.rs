@@ -278,6 +278,8 @@ pub enum SocketUse {
     Lifetime,
     /// Many mappings at once, one of which the other side shall hit.
     Guess,
+    /// In place of sockets whose mappings are about to end.
+    Renewal,
 }
 
 impl SocketUse {
@@ -289,6 +291,8 @@ impl SocketUse {
             Self::Measure => 16,
             Self::Lifetime => 1,
             Self::Guess => 320,
+            // One that ends, one that serves, and one that is measured.
+            Self::Renewal => 3,
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Core {
     pub(super) claimed: Purse,
     /// Ports that routers forward to our sockets; at most [`MAPPED_MAX`].
     mapped: Vec<Mapped>,
+    /// Sockets whose mappings are young, and where the server sees them; the newest first.
+    pub(super) fresh: Vec<(SocketAddr, Candidate)>,
     clock: UnixClock,
     last_counter: u64,
     owners: BTreeMap<ReceiverId, Owner>,
@@ -81,6 +83,7 @@ impl Core {
             nat: Profile::default(),
             claimed: Purse::of_node(now),
             mapped: Vec::new(),
+            fresh: Vec::new(),
             clock,
             last_counter: 0,
             owners: BTreeMap::new(),
@@ -203,7 +206,14 @@ impl Core {
             (bound, Candidate { kind: CandidateKind::Mapped, address: external })
         });
         // The observed address first: it is the one that most pairs need.
-        observed.chain(spare).chain(mapped).chain(hosts).take(CANDIDATES_MAX).collect()
+        let fresh = self.fresh.iter().copied();
+        let all = observed.chain(spare).chain(fresh).chain(mapped).chain(hosts);
+        all.take(CANDIDATES_MAX).collect()
+    }
+
+    /// The socket whose mapping lives longest, where mappings end at a certain age.
+    pub(super) fn favoured(&self) -> Option<SocketAddr> {
+        self.fresh.first().map(|(bound, _)| *bound)
     }
 
     /// The candidates that the server does not see by itself, as a registration writes them.

@@ -27,6 +27,7 @@ mod peer_link;
 mod profile;
 mod punch;
 mod purse;
+mod renewal;
 mod server_link;
 mod spare;
 mod streams;
@@ -55,6 +56,7 @@ use self::outbox::Outbox;
 use self::peer_link::{Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
 use self::punch::Punches;
+use self::renewal::{Need, Renewal};
 use self::server_link::{Asked, FirstContact, ServerLink, Sight};
 use self::spare::Spares;
 use self::streams::StreamTable;
@@ -109,6 +111,7 @@ pub struct Node {
     other_family: OtherFamily,
     profiler: Profiler,
     lifetime: Lifetime,
+    renewal: Renewal,
     /// When each link wants to be looked at; right for all links that are not `touched`.
     timers: Timers<PeerKey>,
     /// Links that have something to flush.
@@ -192,6 +195,7 @@ impl Node {
             other_family: OtherFamily::new(now),
             profiler: Profiler::new(now),
             lifetime: Lifetime::new(now),
+            renewal: Renewal::new(),
             timers: Timers::default(),
             touched: BTreeSet::new(),
             reader: None,
@@ -271,6 +275,7 @@ impl Node {
         next = earliest(next, self.other_family.poll_timeout(other));
         next = earliest(next, self.profiler.poll_timeout());
         next = earliest(next, self.lifetime.poll_timeout());
+        next = earliest(next, self.renewal.poll_timeout());
         if !self.links.is_empty() {
             next = earliest(next, Some((self.sweep_at, "idle links")));
         }
@@ -391,6 +396,10 @@ impl Node {
             SocketUse::Measure => self.profiler.opened(bound, &mut self.core, now),
             SocketUse::Lifetime => self.lifetime.opened(bound, &mut self.core, now),
             SocketUse::Guess => self.opened_for_punch(bound, now),
+            SocketUse::Renewal => {
+                let server = self.server_v4();
+                self.renewal.opened(bound.first().copied(), server, &mut self.core, now);
+            }
         }
     }
 
@@ -496,7 +505,11 @@ impl Node {
         if let Some(ready) = self.spares.measured(route, data) {
             return self.offer_spare(&ready, now);
         }
+        if self.renewal.measured(route, data, &mut self.core) {
+            return self.candidates_changed(now);
+        }
         if let Some((bound, observed)) = self.other_family.answer(route, data, now) {
+            self.renewal.seen(bound, observed, now);
             if self.core.note_observed(bound, observed) {
                 self.candidates_changed(now);
             }
@@ -592,6 +605,7 @@ impl Node {
         self.lan.restart();
         self.profiler.restart(&mut self.core, now);
         self.lifetime.restart(&mut self.core, now);
+        self.renewal.restart(&mut self.core);
         for (key, link) in &mut self.links {
             link.restart(now);
             self.touched.insert(*key);
@@ -618,6 +632,7 @@ impl Node {
     fn observed(&mut self, address: SocketAddr, now: Instant) {
         let Some(up) = self.server.up() else { return };
         self.core.note_observed(up.route.local, address);
+        self.renewal.seen(up.route.local, address, now);
         let old = self.observed.replace(address);
         if old == Some(address) {
             return self.server.seen(Sight::Same);
@@ -648,11 +663,25 @@ impl Node {
         }
         let server = self.server_v4();
         self.spares.advance(server, &mut self.core, now);
+        self.renew(now);
         let other = self.server.other_family(&self.core);
         self.other_family.advance(other, &mut self.core, now);
         let name = self.announced_name();
         self.lan.advance(name, &mut self.core, now);
         self.server.flush(&mut self.core, now);
+    }
+
+    /// Where mappings end at a certain age, paths move to a fresh socket before.
+    fn renew(&mut self, now: Instant) {
+        let server = self.server_v4();
+        let need = || match self.links.values().any(PeerLink::depends_on_mapping) {
+            true => Need::Paths,
+            false => Need::Nothing,
+        };
+        if self.renewal.advance(need, server, &mut self.core, now) {
+            self.candidates_changed(now);
+            self.flush_links(now);
+        }
     }
 
     /// Looks only at links that were touched.

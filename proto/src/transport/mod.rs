@@ -17,6 +17,7 @@ mod api;
 mod congestion;
 mod control;
 mod incoming;
+mod loss;
 mod outgoing;
 mod pacing;
 mod packet;

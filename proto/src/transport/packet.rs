@@ -42,6 +42,8 @@ pub(super) struct Sent {
     pub(super) count: u64,
     pub(super) at: Instant,
     pub(super) size: u16,
+    /// Its place among the ack-eliciting packets of the path, modulo 2^32.
+    pub(super) ordinal: u32,
     pub(super) carried: Vec<Carried>,
 }
 

@@ -23,7 +23,7 @@ pub(super) type Transaction = [u8; 12];
 pub(super) enum Purpose {
     /// Does this route work?
     Probe,
-    /// Use this route (USE-CANDIDATE).
+    /// Use this route (USE-CANDIDATE); the controlled side asks for it so.
     Nominate,
 }
 
@@ -143,10 +143,10 @@ impl Signer {
         if user.as_str() != self.own_tag || !other_role {
             return None;
         }
-        match (self.role, request.get::<UseCandidate>()) {
-            (Role::Controlled, Some(_)) => Some(Purpose::Nominate),
-            (Role::Controlling, _) | (Role::Controlled, None) => Some(Purpose::Probe),
-        }
+        Some(match request.get::<UseCandidate>() {
+            Some(_) => Purpose::Nominate,
+            None => Purpose::Probe,
+        })
     }
 }
 

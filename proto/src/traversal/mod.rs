@@ -97,6 +97,8 @@ pub struct Agent {
     watch: Option<Watch>,
     /// How the first check of a round leaves.
     entry: Entry,
+    /// The socket whose mapping lives longest.
+    favoured: Option<SocketAddr>,
     guess: Guess,
     /// Drained by the owner after every call.
     outputs: VecDeque<Output>,
@@ -193,6 +195,7 @@ impl Agent {
             round: Round::new(),
             watch: None,
             entry: Entry::Plain,
+            favoured: None,
             guess: Guess::default(),
             outputs: VecDeque::new(),
         }
@@ -216,6 +219,17 @@ impl Agent {
         self.make_pairs(now);
     }
 
+    /// From now on routes from this socket are better than others of their class, where a NAT's
+    /// mapping carries them: it lives longest. The controlled side asks for them.
+    pub(crate) fn favour(&mut self, socket: Option<SocketAddr>) {
+        self.favoured = socket;
+    }
+
+    /// Whether a NAT's mapping may carry the chosen path.
+    pub(crate) fn depends_on_mapping(&self) -> bool {
+        self.selected().is_some_and(|route| Class::of(route.remote) == Class::Internet)
+    }
+
     /// What to tell the peer: at most 8, and a generation that counts their changes.
     pub fn local_candidates(&self) -> Candidates {
         Candidates { generation: self.local_generation, list: self.local.told() }
@@ -224,6 +238,8 @@ impl Agent {
     /// The peer's set; an older generation is ignored. Sets that follow each other faster than
     /// once a second are taken in at that pace, the newest first.
     pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
+        // What went out of use since its candidate was withdrawn is new when that comes back.
+        self.prune();
         self.remote.offer(candidates);
         self.take_remote(now);
     }
@@ -405,16 +421,21 @@ impl Agent {
         }
     }
 
-    /// Pairs every socket with every candidate it can reach; keeps what is proved, chosen or
-    /// learned from the peer's own packets.
-    fn make_pairs(&mut self, now: Instant) {
+    /// Drops pairs of candidates that the peer no longer names, but what is chosen or learned from
+    /// the peer's own packets. Answers the candidates that it does name.
+    fn prune(&mut self) -> Vec<Candidate> {
         let wanted = candidate::filter(self.remote.all(), &self.local);
         self.pairs.retain(|pair| {
             pair.remote.kind == CandidateKind::PeerReflexive
-                || pair.validated().is_some()
                 || self.watch.as_ref().is_some_and(|watch| watch.route == pair.route)
                 || wanted.contains(&pair.remote)
         });
+        wanted
+    }
+
+    /// Pairs every socket with every candidate it can reach.
+    fn make_pairs(&mut self, now: Instant) {
+        let wanted = self.prune();
         let mut added: Vec<Pair> = Vec::new();
         for remote in wanted {
             for local in self.local.sockets_for(remote.address) {
@@ -462,8 +483,7 @@ impl Agent {
             return true;
         };
         if purpose == Purpose::Nominate {
-            self.pairs.iter_mut().for_each(|pair| pair.nominated = false);
-            self.pairs[index].nominated = true;
+            self.note_nomination(index);
             self.consider(index, now);
         }
         if self.pairs[index].hear(now) {
@@ -472,18 +492,32 @@ impl Agent {
         true
     }
 
+    /// The controlling side nominates one pair; the other one may ask for several.
+    fn note_nomination(&mut self, index: usize) {
+        match self.role {
+            Role::Controlled => self.pairs.iter_mut().for_each(|pair| pair.nominated = false),
+            // What is asked for is done.
+            Role::Controlling if self.is_chosen(self.pairs[index].route) => return,
+            Role::Controlling => {}
+        }
+        self.pairs[index].nominated = true;
+    }
+
     /// A request from an unknown source: a peer-reflexive candidate (RFC 8445 section 7.3.1.3).
     /// The number is bounded because a recorded request can be replayed from any source; the
-    /// oldest that never answered gives way, so that the peer's new mapping is always heard.
+    /// oldest gives way, of those that never answered if there is one, so that the peer's new
+    /// mapping is always heard.
     fn learn(&mut self, route: Route, now: Instant) -> Option<usize> {
         if !self.local.accepts(route.remote) {
             return None;
         }
         let reflexive = |pair: &Pair| pair.remote.kind == CandidateKind::PeerReflexive;
         if self.pairs.iter().filter(|pair| reflexive(pair)).count() >= REFLEXIVE_MAX {
-            let idle = |pair: &Pair| pair.validated().is_none() && !self.is_chosen(pair.route);
-            let oldest = self.pairs.iter().position(|pair| reflexive(pair) && idle(pair))?;
-            self.pairs.remove(oldest);
+            let idle = |pair: &Pair| reflexive(pair) && !self.is_chosen(pair.route);
+            let silent = |pair: &Pair| idle(pair) && pair.validated().is_none();
+            let mut oldest = self.pairs.iter().position(silent);
+            oldest = oldest.or_else(|| self.pairs.iter().position(idle));
+            self.pairs.remove(oldest?);
         }
         if self.pairs.len() >= PAIRS_MAX {
             return None;
@@ -532,9 +566,7 @@ impl Agent {
         let Some(rtt) = pair.validated() else { return };
         let wanted = match self.role {
             Role::Controlling => self.is_better(pair, rtt),
-            // The other side may trust the route of a path that is in doubt here: what reached it
-            // came back another way.
-            Role::Controlled => pair.nominated || self.watch.as_ref().is_none_or(Watch::is_doubted),
+            Role::Controlled => pair.nominated || self.watch.is_none(),
         };
         if wanted && !self.is_chosen(pair.route) && !self.pairs[index].postpone(now) {
             self.select(index, rtt, now);
@@ -544,16 +576,29 @@ impl Agent {
     fn select(&mut self, index: usize, rtt: Duration, now: Instant) {
         let route = self.pairs[index].route;
         let nomination = match self.role {
-            Role::Controlling => Nomination::Pending,
-            Role::Controlled => Nomination::Known,
+            Role::Controlling => {
+                // What the other side asked for is done.
+                self.pairs[index].nominated = false;
+                Nomination::Pending
+            }
+            Role::Controlled => {
+                self.ask_anew(route, now);
+                Nomination::Known
+            }
         };
+        if let Some(old) = self.watch.take().filter(Watch::is_doubted)
+            && let Some(old) = self.index_of(old.route)
+        {
+            self.pairs[old].forget();
+        }
         self.watch = Some(Watch::new(route, nomination, now));
         self.outputs.push_back(Output::Selected { route, rtt: Some(rtt) });
         self.watch_path(now);
     }
 
-    /// Better than the chosen path by class, or clearly by round-trip time; always, when there
-    /// is none or it is in doubt.
+    /// Better than the chosen path by class, by the age of its mapping on this side or, as the
+    /// other side says, on that one, or clearly by round-trip time; always, when there is none or
+    /// it is in doubt.
     fn is_better(&self, pair: &Pair, rtt: Duration) -> bool {
         let Some(watch) = self.watch.as_ref().filter(|watch| !watch.is_doubted()) else {
             return true;
@@ -561,7 +606,8 @@ impl Agent {
         let Some(chosen) = self.index_of(watch.route).map(|index| &self.pairs[index]) else {
             return true;
         };
-        match pair.class.cmp(&chosen.class) {
+        let rank = |pair: &Pair| (pair.class, self.is_favoured(pair), pair.nominated);
+        match rank(pair).cmp(&rank(chosen)) {
             std::cmp::Ordering::Greater => true,
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Equal => {
@@ -648,6 +694,7 @@ impl Agent {
         let route = self.pairs[index].route;
         let purpose = match self.role {
             Role::Controlling if self.is_chosen(route) => Purpose::Nominate,
+            Role::Controlled if self.asks_for(index) => Purpose::Nominate,
             Role::Controlling | Role::Controlled => Purpose::Probe,
         };
         let transaction: Transaction = self.rng.random();
@@ -660,6 +707,32 @@ impl Agent {
 
     fn transmit(&mut self, route: Route, payload: Vec<u8>) {
         self.outputs.push_back(Output::Transmit(Transmit::new(route, payload)));
+    }
+
+    fn is_favoured(&self, pair: &Pair) -> bool {
+        self.favoured == Some(pair.route.local) && pair.class == Class::Internet
+    }
+
+    /// The other side chooses an older mapping of ours: pairs that it should choose instead are
+    /// checked once more, to say so.
+    fn ask_anew(&mut self, chosen: Route, now: Instant) {
+        if self.favoured == Some(chosen.local) {
+            return;
+        }
+        for index in 0..self.pairs.len() {
+            if self.is_favoured(&self.pairs[index]) && self.pairs[index].validated().is_some() {
+                self.pairs[index].begin_round(now);
+            }
+        }
+    }
+
+    /// Whether the controlling side should choose this pair for the age of our mapping.
+    fn asks_for(&self, index: usize) -> bool {
+        let chosen = self.selected().and_then(|route| self.index_of(route));
+        let older = chosen
+            .map(|index| &self.pairs[index])
+            .is_some_and(|chosen| chosen.class == Class::Internet && !self.is_favoured(chosen));
+        older && self.is_favoured(&self.pairs[index])
     }
 
     fn is_chosen(&self, route: Route) -> bool {

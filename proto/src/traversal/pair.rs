@@ -41,7 +41,7 @@ pub(super) struct Pair {
     pub(super) class: Class,
     /// When the next scheduled check leaves.
     pub(super) next: Option<Instant>,
-    /// The other side asked for this pair (controlled side).
+    /// The other side asked for this pair: it nominated it or, as the controlled side, wants it.
     pub(super) nominated: bool,
     /// Our own address on this route, as the last answer told it.
     pub(super) mapped: Option<SocketAddr>,

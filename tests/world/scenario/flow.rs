@@ -63,6 +63,8 @@ pub enum Change {
     RoamPublic,
     /// Alice's line is cut for so many seconds.
     Cut(u32),
+    /// Alice's router is off for so many seconds, and gives new ports afterwards.
+    Restart(u32),
     /// Alice's router gives a new port every minute, whatever the traffic, three times.
     EveryMinute,
     /// The same as [`Change::Reboot`] while nobody speaks.
@@ -71,13 +73,15 @@ pub enum Change {
 
 impl Change {
     /// All, with outages that end before, while and after the direct path is given up.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Reboot,
         Self::Roam,
         Self::RoamPublic,
         Self::Cut(3),
         Self::Cut(8),
         Self::Cut(30),
+        Self::Restart(1),
+        Self::Restart(3),
         Self::EveryMinute,
         Self::InSilence,
     ];
@@ -199,13 +203,19 @@ impl Flow {
                 self.stage.rebind("alice");
                 self.stage.pass(Duration::from_secs(30))?;
             }
-            Change::Cut(seconds) => {
-                let alice = self.stage.host("alice");
-                self.stage.world.cut(alice);
-                self.talk(Duration::from_secs(seconds.into()))?;
-                self.stage.world.heal(alice);
-            }
+            Change::Cut(seconds) => self.cut(seconds, |_| {})?,
+            Change::Restart(seconds) => self.cut(seconds, |stage| stage.rebind("alice"))?,
         }
+        Ok(())
+    }
+
+    /// Alice's line is cut for a while, and something happens before it works again.
+    fn cut(&mut self, seconds: u32, meanwhile: impl FnOnce(&mut Stage)) -> Result<(), Failure> {
+        let alice = self.stage.host("alice");
+        self.stage.world.cut(alice);
+        self.talk(Duration::from_secs(seconds.into()))?;
+        meanwhile(&mut self.stage);
+        self.stage.world.heal(alice);
         Ok(())
     }
 

@@ -330,6 +330,7 @@ impl PeerLink {
         let config = traversal::Config { role: self.role, keys, own_tag, their_tag, seed };
         let mut agent = Agent::new(config, now);
         agent.set_entry(self.punch.entry());
+        agent.favour(core.favoured());
         agent.set_local(core.local_candidates(self.spare), now);
         Some(agent)
     }

@@ -54,8 +54,14 @@ impl PeerLink {
     /// Our own candidates changed.
     pub(in crate::node) fn set_local(&mut self, core: &Core, now: Instant) {
         if let Some(agent) = &mut self.agent {
+            agent.favour(core.favoured());
             agent.set_local(core.local_candidates(self.spare), now);
         }
+    }
+
+    /// Whether a NAT's mapping may carry the direct path.
+    pub(in crate::node) fn depends_on_mapping(&self) -> bool {
+        self.agent.as_ref().is_some_and(Agent::depends_on_mapping)
     }
 
     /// Where the server saw the spare socket in use.

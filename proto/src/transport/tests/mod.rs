@@ -1,9 +1,12 @@
 //! Conversations of two transports.
 
+mod behaviour;
+mod bottleneck;
 mod faults;
 mod flow;
 mod link;
 mod paths;
+mod recovery;
 mod sessions;
 mod streams;
 
