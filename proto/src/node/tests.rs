@@ -4,6 +4,7 @@ mod hiding;
 mod network;
 mod punch;
 mod reasons;
+mod streams;
 mod third_party;
 
 use crate::time::origin as start_of_time;

@@ -273,7 +273,9 @@ fn frames_outside_their_ranges_are_refused() {
     assert_eq!(refused(&[0x14]), DecodeError::UnknownFrame(0x14));
     assert_eq!(refused(&[0x24]), DecodeError::UnknownFrame(0x24), "reserved is unknown");
     assert_eq!(refused(&[0x80]), DecodeError::UnknownFrame(0x80));
-    let malformed: [(&str, &[u8]); 8] = [
+    let malformed: [(&str, &[u8]); 10] = [
+        ("a fin of 2", &[0x20, 0, 0, 2, 0]),
+        ("a stream that is too long", &[0x20, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 1, 7]),
         ("an address of family 5", &[0x02, 5, 1, 2, 3, 4, 0, 1]),
         ("an ACK below zero", &[0x03, 0, 5, 0, 0, 6]),
         ("an ACK of 33 ranges", &[0x03, 0, 63, 0, 32, 0]),
