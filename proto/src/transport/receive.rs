@@ -232,6 +232,7 @@ impl Inbox {
             | Carried::Skip(..)
             | Carried::Blocked(_)
             | Carried::Control(_)
+            | Carried::Stream(_)
             | Carried::Ack { .. } => {}
         }
     }
