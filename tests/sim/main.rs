@@ -14,3 +14,4 @@ mod probe;
 mod profile;
 mod steady;
 mod talk;
+mod transport;
