@@ -153,6 +153,11 @@ impl Transport {
         self.inbox.is_readable()
     }
 
+    /// Bytes of messages, whole or in part, that wait for `poll_message`; each counts for 32 more.
+    pub fn held(&self) -> usize {
+        self.inbox.held()
+    }
+
     /// New keys: number spaces start anew, what was in flight is queued again, SKIP states where
     /// each used channel stands. All paths are closed and have to be opened again.
     /// `remote_epoch` selects the receive marks (last 8 epochs are kept).
