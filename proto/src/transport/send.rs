@@ -110,6 +110,7 @@ impl Outbox {
             | Carried::Window(..)
             | Carried::Blocked(_)
             | Carried::Control(_)
+            | Carried::Stream(_)
             | Carried::Ack { .. } => {}
         }
     }
@@ -135,6 +136,7 @@ impl Outbox {
             Carried::Receipt(..)
             | Carried::Window(..)
             | Carried::Control(_)
+            | Carried::Stream(_)
             | Carried::Ack { .. } => {}
         }
     }

@@ -219,3 +219,16 @@ fn an_idle_transport_is_small() {
         assert!(size_of::<Transport>() + heap <= 980, "{} + {heap}", size_of::<Transport>());
     }
 }
+
+#[test]
+fn what_is_held_is_told() {
+    let mut pair = Pair::new(Link::clean(5), 21);
+    pair.b.reads = false;
+    pair.send(Side::A, 0, pattern(1, 1000));
+    pair.send(Side::A, 1, pattern(2, 5000));
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(pair.b.transport.held(), 6000 + 2 * 32);
+    pair.b.reads = true;
+    pair.run_until_idle(MINUTES);
+    assert_eq!(pair.b.transport.held(), 0);
+}

@@ -8,5 +8,6 @@ mod link;
 mod paths;
 mod recovery;
 mod sessions;
+mod streams;
 
 pub(in crate::transport) use crate::time::origin;
