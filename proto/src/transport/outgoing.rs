@@ -49,7 +49,7 @@ impl Transport {
         out: &mut Vec<u8>,
         now: Instant,
     ) -> Option<PacketNumber> {
-        if !self.outbox.has_work() {
+        if !self.has_data() {
             return None;
         }
         let path = &mut self.paths[index];

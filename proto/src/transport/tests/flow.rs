@@ -216,7 +216,8 @@ fn an_idle_transport_is_small() {
         let paths: usize = transport.paths.iter().map(|path| size_of::<Path>() + path.heap()).sum();
         let heap = transport.outbox.heap() + transport.inbox.heap() + paths;
         assert_eq!((transport.control.is_empty(), transport.events.capacity()), (true, 0));
-        assert!(size_of::<Transport>() + heap <= 980, "{} + {heap}", size_of::<Transport>());
+        // Section 14 of the SPEC, and the search for larger packets that bulk data began.
+        assert!(size_of::<Transport>() + heap <= 980 + 64, "{} + {heap}", size_of::<Transport>());
     }
 }
 
