@@ -4,11 +4,8 @@ mod hiding;
 mod network;
 mod punch;
 mod reasons;
-<<<<<<< HEAD
 mod sizes;
-=======
 mod streams;
->>>>>>> streams
 mod third_party;
 
 use crate::time::origin as start_of_time;

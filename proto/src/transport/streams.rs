@@ -113,7 +113,7 @@ impl Transport {
     /// # Errors
     /// [`DatagramError`].
     pub fn send_datagram(&mut self, datagram: Bytes, _now: Instant) -> Result<(), DatagramError> {
-        let payload_max = self.data_path().map(|index| self.paths[index].payload_max.into());
+        let payload_max = self.data_path().map(|index| self.paths[index].payload_max().into());
         let streams = self.streams.as_mut().ok_or(DatagramError::NotHere)?;
         let max = Streams::datagram_len_max(payload_max.unwrap_or(PATHLESS_PAYLOAD));
         if datagram.len() > max {
