@@ -142,6 +142,12 @@ impl Mtu {
         }
     }
 
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub(super) fn heap(&self) -> usize {
+        if self.search.is_some() { size_of::<Search>() } else { 0 }
+    }
+
     /// A packet of data was lost; something sent later was acknowledged.
     pub(super) fn on_lost(&mut self, count: u64, size: u16) -> Size {
         let Some(search) = self.search.as_mut().filter(|_| size > self.base) else {

@@ -313,7 +313,7 @@ impl Path {
             (0, 0, true),
             "something is in flight"
         );
-        self.received.heap()
+        self.received.heap() + self.mtu.heap()
     }
 
     fn probe_interval(&self) -> Duration {
