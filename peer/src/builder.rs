@@ -14,7 +14,9 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::Rendezvous;
 use crate::driver::{Driver, Publish, Status, Store};
-use crate::handle::{EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX};
+use crate::handle::{
+    DATAGRAM_QUEUE_MAX, EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX, STREAM_QUEUE_MAX,
+};
 use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
@@ -33,6 +35,7 @@ pub struct Builder {
     bind: Option<SocketAddr>,
     guessing: Guessing,
     receiving: bool,
+    accepting: bool,
     discovery: Discovery,
     exposure: Exposure,
     port_mapping: bool,
@@ -58,6 +61,7 @@ impl Builder {
             bind: None,
             guessing: Guessing::On,
             receiving: true,
+            accepting: false,
             discovery: Discovery::On,
             exposure: Exposure::Open,
             port_mapping: true,
@@ -135,6 +139,12 @@ impl Builder {
     /// what it takes. [`Peer::recv`] then never answers.
     pub fn send_only(mut self) -> Self {
         self.receiving = false;
+        self
+    }
+
+    /// Take streams that other peers open: [`Peer::accept_stream`]. They are refused otherwise.
+    pub fn accept_streams(mut self) -> Self {
+        self.accepting = true;
         self
     }
 
@@ -225,6 +235,8 @@ impl Builder {
     ) -> Result<Peer, StartError> {
         let (orders, orders_in) = mpsc::channel(ORDERS_MAX);
         let (incoming_out, incoming) = mpsc::channel(RECEIVE_QUEUE_MAX);
+        let (streams_out, streams) = mpsc::channel(STREAM_QUEUE_MAX);
+        let (datagrams_out, datagrams) = mpsc::channel(DATAGRAM_QUEUE_MAX);
         let (status_out, status) = watch::channel(Status::Connecting);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let taps = broadcast::Sender::new(EVENTS_MAX);
@@ -238,12 +250,19 @@ impl Builder {
         };
         let mapper = self.port_mapper(&net);
         let incoming_out = self.receiving.then_some(incoming_out);
-        let publish = Publish { incoming: incoming_out, events, taps, status: status_out };
+        let publish = Publish {
+            incoming: incoming_out,
+            events,
+            taps,
+            status: status_out,
+            streams: self.accepting.then_some(streams_out),
+            datagrams: datagrams_out,
+        };
         let lan = Lan::new(self.bind);
         let driver =
             Driver::new(node, (net, lan), store, self.rendezvous, orders_in, publish, mapper);
         let task = tokio::spawn(driver.run());
-        Ok(Peer::new(link, incoming, task, service))
+        Ok(Peer::new(link, (incoming, streams, datagrams), task, service))
     }
 
     #[cfg(feature = "portmap")]

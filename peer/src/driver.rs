@@ -12,18 +12,20 @@ use p2sp_proto::control::{Member, Page, Problem};
 use p2sp_proto::id::{Boot, LanSecret, NetworkId, PeerKey, PeerName};
 use p2sp_proto::node::{
     Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped,
-    Netcheck, Node, Output, PathView, Recipient, Registration, Scope, SocketUse, Whoami, Why,
+    Netcheck, Node, Output, PathView, Recipient, Registration, Scope, SocketUse, StreamHandle,
+    Whoami, Why, stream_code,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, trace, warn};
 
 use crate::Rendezvous;
-use crate::handle::{CLOSE_TIMEOUT, Listing, Receipt, SendError, Spread, Unregistered};
+use crate::handle::{CLOSE_TIMEOUT, Datagram, Listing, Receipt, SendError, Spread, Unregistered};
 use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
 use crate::state::{Folder, FolderError, Memory};
+use crate::stream::{Stream, StreamTable};
 use crate::watcher::{self, Look, Watcher};
 
 /// What applications ask of the driver.
@@ -55,6 +57,16 @@ pub(crate) enum Order {
     Netcheck {
         done: oneshot::Sender<Netcheck>,
     },
+    OpenStream {
+        handle: Handle,
+        to: Recipient,
+        done: oneshot::Sender<Result<Stream, SendError>>,
+    },
+    Datagram {
+        to: PeerName,
+        payload: Bytes,
+        done: oneshot::Sender<Result<(), SendError>>,
+    },
     Command(Command),
     Close,
 }
@@ -75,6 +87,9 @@ pub(crate) struct Publish {
     /// Copies of what goes to `incoming`.
     pub(crate) taps: broadcast::Sender<Incoming>,
     pub(crate) status: watch::Sender<Status>,
+    /// Without it, streams of others are refused.
+    pub(crate) streams: Option<mpsc::Sender<Stream>>,
+    pub(crate) datagrams: mpsc::Sender<Datagram>,
 }
 
 /// Owner of the machine, the sockets and the memory on disk.
@@ -87,6 +102,7 @@ pub(crate) struct Driver {
     orders: mpsc::Receiver<Order>,
     publish: Publish,
     waiting: WaitingRoom,
+    streams: StreamTable,
     /// At most one look-up at a time.
     resolver: JoinSet<Vec<SocketAddr>>,
     watcher: Watcher,
@@ -135,6 +151,7 @@ impl Driver {
             orders,
             publish,
             waiting: WaitingRoom::default(),
+            streams: StreamTable::default(),
             resolver: JoinSet::new(),
             watcher: Watcher::new(watcher::POLL),
             mapper,
@@ -165,6 +182,7 @@ impl Driver {
                 order = self.orders.recv(), if self.phase == Phase::Running => self.on_orders(order),
                 () = self.net.ready() => self.receive(),
                 () = self.lan.ready() => self.hear(),
+                () = self.streams.nudged() => self.streams.serve(&mut self.node, Instant::now()),
                 () = room_in(incoming), if self.readable => self.deliver(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
                 Some(written) = self.store.writer.join_next() => self.on_written(written),
@@ -383,6 +401,14 @@ impl Driver {
             Order::Whoami { done } => drop(done.send(self.node.whoami())),
             Order::Netcheck { done } => drop(done.send(self.node.netcheck())),
             Order::Why { name, done } => drop(done.send(self.node.why(&name))),
+            Order::OpenStream { handle, to, done } => {
+                self.waiting.add(handle, Waiting::Stream { done });
+                self.command(Command::OpenStream { handle, to }, now);
+            }
+            Order::Datagram { to, payload, done } => {
+                let queued = self.node.send_datagram(&to, payload, now);
+                drop(done.send(queued.map_err(SendError::Failed)));
+            }
             Order::Command(command) => self.command(command, now),
             Order::Close => self.start_closing(now),
         }
@@ -394,6 +420,7 @@ impl Driver {
             Command::Cancel { handle } => self.waiting.forget(*handle),
             Command::Send { .. }
             | Command::SendAll { .. }
+            | Command::OpenStream { .. }
             | Command::List { .. }
             | Command::TrustPeer { .. }
             | Command::Notice { .. }
@@ -415,6 +442,7 @@ impl Driver {
     fn start_closing(&mut self, now: Instant) {
         if self.phase == Phase::Running {
             self.phase = Phase::Closing(now + CLOSE_TIMEOUT);
+            self.streams.serve(&mut self.node, now);
             self.command(Command::Close, now);
         }
     }
@@ -427,6 +455,20 @@ impl Driver {
         match &event {
             Event::Readable => {
                 self.readable = true;
+                return;
+            }
+            Event::StreamOpened { stream, peer, key, handle } => {
+                let opened = self.streams.add(*stream, peer.clone(), *key);
+                return self.on_stream(*stream, opened, *handle);
+            }
+            Event::Stream { stream, event } => {
+                let now = Instant::now();
+                return self.streams.on_event(*stream, *event, &mut self.node, now);
+            }
+            Event::Datagram { from, key, payload } => {
+                let (from, key, payload) = (from.clone(), *key, payload.clone());
+                // A reader that is behind misses some, as it might on the way.
+                drop(self.publish.datagrams.try_send(Datagram { from, key, payload }));
                 return;
             }
             Event::Listing { handle, scope, page } => {
@@ -467,6 +509,30 @@ impl Driver {
         self.publish(event);
     }
 
+    /// Whom a stream goes to: who asked for it, or who takes those of others.
+    fn on_stream(&mut self, stream: StreamHandle, opened: Stream, handle: Option<Handle>) {
+        let Some(handle) = handle else {
+            return self.offer_stream(stream, opened);
+        };
+        self.waiting.opened(handle, opened);
+    }
+
+    fn offer_stream(&mut self, stream: StreamHandle, mut opened: Stream) {
+        let code = match &self.publish.streams {
+            None => stream_code::REFUSED,
+            Some(taker) => match taker.try_send(opened) {
+                Ok(()) => return,
+                Err(error) => {
+                    opened = error.into_inner();
+                    stream_code::BUSY
+                }
+            },
+        };
+        debug!(?stream, peer = %opened.peer(), code, "stream refused");
+        opened.reset(code);
+        opened.stop(code);
+    }
+
     fn set_status(&self, status: Status) {
         self.publish.status.send_replace(status);
     }
@@ -496,8 +562,8 @@ async fn look_up(rendezvous: Rendezvous) -> Vec<SocketAddr> {
     }
 }
 
-/// Outcomes that are waited for. Bounded by the room in the send queue and, for lists, by the
-/// tasks that ask.
+/// Outcomes that are waited for. Bounded by the room in the send queue and, for lists and streams,
+/// by the tasks that ask.
 #[derive(Default)]
 struct WaitingRoom(BTreeMap<Handle, Waiting>);
 
@@ -517,6 +583,9 @@ enum Waiting {
     List {
         done: oneshot::Sender<Result<Listing, SendError>>,
         members: Vec<Member>,
+    },
+    Stream {
+        done: oneshot::Sender<Result<Stream, SendError>>,
     },
 }
 
@@ -549,7 +618,15 @@ impl WaitingRoom {
             Some(Waiting::One { done, .. }) => drop(done.send(Err(error))),
             Some(Waiting::All { done, .. }) => drop(done.send(Err(error))),
             Some(Waiting::List { done, .. }) => drop(done.send(Err(error))),
+            Some(Waiting::Stream { done }) => drop(done.send(Err(error))),
             None => {}
+        }
+    }
+
+    /// Dropped where nobody waits any more, the stream ends.
+    fn opened(&mut self, handle: Handle, stream: Stream) {
+        if let Some(Waiting::Stream { done }) = self.0.remove(&handle) {
+            drop(done.send(Ok(stream)));
         }
     }
 

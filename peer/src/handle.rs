@@ -25,11 +25,14 @@ use crate::Rendezvous;
 use crate::builder::Builder;
 use crate::driver::{Order, Status};
 use crate::socket::Service;
+use crate::stream::Stream;
 
 /// A running peer. It says good bye by itself when dropped; [`Peer::close`] waits for that.
 pub struct Peer {
     link: Link,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
+    streams: Mutex<mpsc::Receiver<Stream>>,
+    datagrams: Mutex<mpsc::Receiver<Datagram>>,
     driver: JoinHandle<()>,
     /// Ends with the peer.
     _service: JoinSet<()>,
@@ -43,7 +46,7 @@ impl Peer {
 
     pub(crate) fn new(
         link: Link,
-        incoming: mpsc::Receiver<Incoming>,
+        (incoming, streams, datagrams): Inlets,
         driver: JoinHandle<()>,
         service: Option<Service>,
     ) -> Self {
@@ -51,7 +54,9 @@ impl Peer {
         if let Some(service) = service {
             tasks.spawn(service.run(link.clone()));
         }
-        Self { link, incoming: Mutex::new(incoming), driver, _service: tasks }
+        let (incoming, streams, datagrams) =
+            (Mutex::new(incoming), Mutex::new(streams), Mutex::new(datagrams));
+        Self { link, incoming, streams, datagrams, driver, _service: tasks }
     }
 
     /// Waits until the server knows this peer; answers at once when it does.
@@ -111,6 +116,49 @@ impl Peer {
     /// Taking a message into the queue behind this is what its receipt certifies.
     pub async fn recv(&self) -> Option<Incoming> {
         self.incoming.lock().await.recv().await
+    }
+
+    /// Opens a byte stream to a peer; answers when it is found, not when it has agreed. What is
+    /// written goes along with the introduction.
+    ///
+    /// # Errors
+    /// See [`SendError`]; [`SendError::Failed`] with 429 when too many streams are open to the
+    /// peer.
+    pub async fn open_stream(&self, to: impl IntoRecipient) -> Result<Stream, SendError> {
+        let (done, reply) = oneshot::channel();
+        let (handle, to) = (self.link.handle(), to.into_recipient()?);
+        self.link.order(Order::OpenStream { handle, to, done }).await?;
+        reply.await.unwrap_or(Err(SendError::Closed))
+    }
+
+    /// The next stream that another peer opened; `None` when the peer is closed, or was not built
+    /// with [`Builder::accept_streams`]. Safe to cancel. Those that [`STREAM_QUEUE_MAX`] others
+    /// wait before are refused.
+    pub async fn accept_stream(&self) -> Option<Stream> {
+        self.streams.lock().await.recv().await
+    }
+
+    /// Sends bytes that may get lost or overtaken, but not doubled, to a peer that is present or
+    /// talked to: at most what a packet of the path holds, 1100 bytes or a little more.
+    ///
+    /// # Errors
+    /// [`SendError::Name`], [`SendError::Closed`], or [`SendError::Failed`]: 404 when the peer is
+    /// not known here, 413 when the datagram is too long.
+    pub async fn send_datagram(
+        &self,
+        to: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), SendError> {
+        let (done, reply) = oneshot::channel();
+        let (to, payload) = (PeerName::new(to)?, payload.into());
+        self.link.order(Order::Datagram { to, payload, done }).await?;
+        reply.await.unwrap_or(Err(SendError::Closed))
+    }
+
+    /// The next datagram; `None` when the peer is closed. Safe to cancel. A reader who is
+    /// [`DATAGRAM_QUEUE_MAX`] behind misses those that come.
+    pub async fn recv_datagram(&self) -> Option<Datagram> {
+        self.datagrams.lock().await.recv().await
     }
 
     /// What happens from now on. A reader more than [`EVENTS_MAX`] events behind gets
@@ -177,6 +225,10 @@ impl Peer {
         &self.link
     }
 }
+
+/// Where messages, streams and datagrams of others come from.
+pub(crate) type Inlets =
+    (mpsc::Receiver<Incoming>, mpsc::Receiver<Stream>, mpsc::Receiver<Datagram>);
 
 /// Where a message goes, as applications have it: a name or address as text, or typed.
 pub trait IntoRecipient {
@@ -258,6 +310,17 @@ pub(crate) struct Listing {
     pub(crate) scope: Scope,
 }
 
+/// Bytes that might have got lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The sender's name.
+    pub from: PeerName,
+    /// The sender's key.
+    pub key: PeerKey,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
 /// Why a message was not delivered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -337,6 +400,10 @@ pub const QUEUE_MESSAGES_MAX: usize = 1024;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Messages taken for the application and not yet asked for.
 pub const RECEIVE_QUEUE_MAX: usize = 256;
+/// Streams of others that were not accepted yet.
+pub const STREAM_QUEUE_MAX: usize = 64;
+/// Datagrams that were not received yet.
+pub const DATAGRAM_QUEUE_MAX: usize = 256;
 /// Events a reader may be behind.
 pub const EVENTS_MAX: usize = 1024;
 /// Orders waiting for the driver: enough to fill a few trains of datagrams.

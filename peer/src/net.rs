@@ -127,6 +127,8 @@ impl Net {
             match self.send_train() {
                 Ok(sent) => drop(self.outbox.drain(..sent)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Longer than the interface takes, as probes of the path MTU may be, or else
+                // refused: lost, as on the way.
                 Err(error) => {
                     debug!(%error, "datagram not sent");
                     self.outbox.pop_front();
@@ -171,7 +173,7 @@ impl Socket {
         raw.set_nonblocking(true)?;
         raw.bind(&address.into())?;
         let io = UdpSocket::from_std(raw.into())?;
-        // Sets the don't-fragment flag too.
+        // Sets the don't-fragment flag too, and has the system keep no opinion of path MTUs.
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         for grow in [UdpSocketState::set_send_buffer_size, UdpSocketState::set_recv_buffer_size] {
             if let Err(error) = grow(&state, UdpSockRef::from(&io), SOCKET_BUFFER) {
@@ -313,10 +315,13 @@ fn train_length(outbox: &VecDeque<Transmit>, segments_max: usize) -> usize {
         {
             break;
         }
-        count += 1;
         if next.payload.len() < size {
+            // Alone in front, the first one may be a probe that is too long for the system; in a
+            // train it would take this one with it.
+            count += usize::from(count > 1);
             break;
         }
+        count += 1;
     }
     count
 }
@@ -339,7 +344,8 @@ mod tests {
             (vec![(a, 100), (a, 100), (a, 100)], 2, 2),
             (vec![(a, 100), (a, 100), (a, 100)], 1, 1),
             (vec![(a, 100), (b, 100)], 64, 1),
-            (vec![(a, 100), (a, 40), (a, 40)], 64, 2),
+            (vec![(a, 100), (a, 100), (a, 40), (a, 40)], 64, 3),
+            (vec![(a, 100), (a, 40), (a, 40)], 64, 1),
             (vec![(a, 40), (a, 100)], 64, 1),
             (vec![(a, 100), (a, 0), (a, 100)], 64, 1),
             (vec![(a, 1200); 64], 64, 54),

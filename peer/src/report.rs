@@ -492,6 +492,9 @@ impl Report {
             Event::Path { name, path } => Self::Path { name, path: path.into() },
             Event::Notice { text, everybody } => Self::Notice { text, everybody },
             Event::Readable
+            | Event::StreamOpened { .. }
+            | Event::Stream { .. }
+            | Event::Datagram { .. }
             | Event::Nat(_)
             | Event::Delivered { .. }
             | Event::Spread { .. }

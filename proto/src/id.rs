@@ -253,6 +253,10 @@ pub struct Channel(pub u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Sequence(pub u64);
 
+/// A byte stream between two peers; the lowest bit says which side opened it (SPEC section 16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
 /// Names one lineage of a sender's sequence numbers: random, made once for as long as the
 /// sender remembers where its channels stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

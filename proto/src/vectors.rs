@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use data_encoding::HEXLOWER;
 
 use crate::control::{FromServer, Request};
-use crate::id::{Channel, CheckTag, ConnectId, PathId, PeerKey, RelayChannel, Sequence, Token};
+use crate::id::{
+    Channel, CheckTag, ConnectId, PathId, PeerKey, RelayChannel, Sequence, StreamId, Token,
+};
 use crate::io::Route;
 use crate::traversal::{Agent, Config, Output, Role};
 use crate::wire::codec::Reader;
 use crate::wire::frame::{
     Ack, Candidate, CandidateKind, Candidates, Frame, Message, Open, OpenPorts, Punch, PunchStep,
-    Rekey, RekeyStep,
+    Rekey, RekeyStep, StreamData, StreamFrame,
 };
 use crate::wire::{Family, RelayHeader, encode_stale};
 
@@ -46,6 +48,8 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
     ];
     let offer = Rekey { generation: 1, step: RekeyStep::Offer, public: [0x44; 32] };
     let target = PeerKey::from_bytes([0x55; 32]);
+    let id = StreamId(5);
+    let data = StreamData { id, offset: 1000, fin: true, bytes };
     let ports = OpenPorts { first: 20_002, step: 2, count: 5, open: 3 };
     vec![
         ("PADDING", Frame::Padding(3)),
@@ -74,6 +78,12 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
             "PUNCH base",
             Frame::Punch(Punch { round: 4, step: PunchStep::Base { port: 30_000, step: -2 } }),
         ),
+        ("STREAM", Frame::Stream(StreamFrame::Data(data))),
+        ("RESET_STREAM", Frame::Stream(StreamFrame::Reset { id, code: 403, final_size: 70_000 })),
+        ("STOP_SENDING", Frame::Stream(StreamFrame::Stop { id, code: 0 })),
+        ("DATAGRAM", Frame::Datagram(bytes)),
+        ("STREAM_WINDOW", Frame::Stream(StreamFrame::Window { id, limit: 1 << 30 })),
+        ("STREAMS_MAX", Frame::Stream(StreamFrame::Max(300))),
         ("skippable", Frame::Unknown(0x40)),
     ]
 }

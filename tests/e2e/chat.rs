@@ -47,7 +47,7 @@ fn two_people_meet_and_talk_both_ways() {
 #[test]
 fn names_and_texts_in_chinese_and_empty_lines_that_say_nothing() {
     let stage = Stage::new();
-    let ming = stage.chat("小明");
+    let mut ming = stage.chat("小明");
     let mut hua = stage.chat("小华");
     ming.sees("小华");
     hua.say("/send 小明 你好，小明 🙂");
@@ -64,7 +64,7 @@ fn names_and_texts_in_chinese_and_empty_lines_that_say_nothing() {
 #[test]
 fn old_spellings_in_any_case_and_how_to_say_them() {
     let stage = Stage::new();
-    let bob = stage.chat("bob");
+    let mut bob = stage.chat("bob");
     let mut alice = stage.chat("alice");
     bob.sees("alice");
     for (line, said) in [

@@ -18,7 +18,7 @@ fn dying(stage: &Stage, name: &str) -> (UnixListener, File) {
 #[test]
 fn a_process_that_is_just_ending_is_waited_for() {
     let stage = Stage::new();
-    let bob = stage.chat("bob");
+    let mut bob = stage.chat("bob");
     let (socket, lock) = dying(&stage, "alice");
     let ends = thread::spawn(move || {
         // Two look for it before it has ended.
@@ -84,7 +84,8 @@ fn a_second_command_works_through_the_running_peer() {
     bob.say("/userlist");
     bob.event("list", |event| event["members"].as_array().unwrap().len() == 2);
     let joins = bob.out.so_far().iter().filter(|line| line.contains("\"joined\"")).count();
-    assert_eq!(joins, 1, "alice registered once: {:#?}", bob.out.so_far());
+    // None, where she was there at bob's first look.
+    assert!(joins <= 1, "alice registered once: {:#?}", bob.out.so_far());
     assert!(!bob.out.so_far().iter().any(|line| line.contains("\"left\"")));
 }
 

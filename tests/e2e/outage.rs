@@ -30,7 +30,7 @@ fn a_restarted_server_gets_its_peers_back_and_talk_goes_on_meanwhile() {
 #[test]
 fn a_silent_peer_is_gone_for_the_others_within_ten_seconds() {
     let stage = Stage::with_server(&["--listen", "127.0.0.1:0", "--expire-intervals", "2"]);
-    let alice = stage.chat("alice");
+    let mut alice = stage.chat("alice");
     let stopped = stage.chat_with("stopped", &["--keepalive", "5"]);
     let killed = stage.chat_with("killed", &["--keepalive", "5"]);
     alice.sees("stopped");

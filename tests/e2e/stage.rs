@@ -14,6 +14,9 @@ use serde_json::Value;
 use crate::lines::{Lines, PATIENCE};
 use crate::programs::program;
 
+/// Between two looks for somebody.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 /// One test's world.
 pub(crate) struct Stage {
     pub(crate) home: tempfile::TempDir,
@@ -172,9 +175,18 @@ impl Running {
         self.event("message", |_| true)["text"].as_str().unwrap().to_owned()
     }
 
-    /// Waits for `name` to be there.
-    pub(crate) fn sees(&self, name: &str) {
-        self.event("joined", |event| event["name"] == name);
+    /// Waits for `name` to be there. Who was there at the first look never joins.
+    pub(crate) fn sees(&mut self, name: &str) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.say("/userlist");
+            let list = self.event("list", |_| true);
+            if list["members"].as_array().unwrap().iter().any(|member| member["name"] == name) {
+                return;
+            }
+            assert!(Instant::now() < until, "{name} does not come: {:#?}", self.out.so_far());
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
     }
 
     /// Sends until a message goes directly: paths are looked for while the first ones travel.

@@ -202,7 +202,7 @@ fn a_message_comes_above_the_line_being_typed_which_survives() {
 #[test]
 fn every_way_to_leave_is_clean_and_seen_at_once() {
     let stage = Stage::new();
-    let bob = stage.chat("bob");
+    let mut bob = stage.chat("bob");
     for (name, keys) in [("c", "\x03"), ("d", "\x04"), ("exit", "/exit\r"), ("quit", "quit\r")] {
         let mut screen = start(&stage, name);
         bob.sees(name);
@@ -218,7 +218,7 @@ fn every_way_to_leave_is_clean_and_seen_at_once() {
 #[test]
 fn a_second_chat_attaches_to_the_first() {
     let stage = Stage::new();
-    let alice = stage.chat("alice");
+    let mut alice = stage.chat("alice");
     let mut bob = stage.chat("bob");
     alice.sees("bob");
     let mut attached = Screen::start(stage.command("alice", &[]));

@@ -15,3 +15,4 @@ mod profile;
 mod renewal;
 mod steady;
 mod talk;
+mod transport;

@@ -10,6 +10,7 @@
 //!   what the machines say of themselves.
 //! - [`oracle`] says from RFC 4787 alone what is possible between two sides.
 //! - [`model`] says which messages must have arrived.
+//! - [`pair`] is a world of its own: two conversations, lines, and a list of what was said.
 //! - [`machines`] is the one place that knows the machines' interface.
 //! - [`scenario`] puts all of it together; the binary `sim` runs scenarios over many seeds.
 
@@ -22,6 +23,7 @@ pub mod model;
 pub mod nat;
 pub mod oracle;
 pub mod packet;
+pub mod pair;
 pub mod scenario;
 pub mod topology;
 pub mod trace;

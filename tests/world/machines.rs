@@ -590,6 +590,9 @@ fn translate(event: node::Event) -> Seen {
         | node::Event::Renamed { .. }
         | node::Event::Near(_)
         | node::Event::Readable
+        | node::Event::StreamOpened { .. }
+        | node::Event::Stream { .. }
+        | node::Event::Datagram { .. }
         | node::Event::Notice { .. }
         | node::Event::Closed => Seen::Other(format!("{event:?}")),
     }

@@ -16,8 +16,9 @@ use crate::id::{Address, Epoch, PacketNumber, PathId};
 use crate::session::{OpenError, RekeyError, Session};
 use crate::time::earliest;
 use crate::transport::{self, ControlFrame, FrameError, Transport};
+use crate::wire::DATAGRAM_LEN_MAX;
 
-/// Largest sealed datagram, before a relay header.
+/// Largest sealed datagram to an end that has shown nothing yet, before a relay header.
 const DATAGRAM_CAPACITY: usize = crate::wire::DATAGRAM_LEN_BASE;
 
 /// The messages to and from one other end and the keys they travel under.
@@ -133,7 +134,7 @@ impl Conversation {
         if let Some(offer) = current.session.poll_rekey(rng, now) {
             self.transport.control(ControlFrame::Rekey(offer), None, now);
         }
-        let mut packet = Vec::with_capacity(DATAGRAM_CAPACITY);
+        let mut packet = Vec::with_capacity(DATAGRAM_LEN_MAX);
         packet.resize(current.session.header_len(), 0);
         let number = self.transport.poll_packet(&mut packet, now)?;
         if current.session.seal(number, &mut packet, now).is_err() {

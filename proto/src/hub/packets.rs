@@ -278,6 +278,8 @@ impl Hub {
                 transport::Event::Delivered { .. }
                 | transport::Event::Readable
                 | transport::Event::Writable
+                | transport::Event::Stream(..)
+                | transport::Event::Datagram(_)
                 | transport::Event::PathSuspect(_)
                 | transport::Event::PathFailed(_)
                 | transport::Event::PathRecovered(_) => {}

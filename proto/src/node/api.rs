@@ -9,6 +9,7 @@ use crate::control::{Exposure, LeaveReason, Member, Page, Problem};
 use crate::id::{Boot, Channel, Epoch, LanSecret, NetworkId, PeerKey, PeerName, Sequence};
 use crate::io::{Route, Transmit};
 use crate::session::StaticKey;
+use crate::transport::StreamEvent;
 use crate::traversal::nat::Profile;
 
 /// Who a node is, whom it registers with and what it remembers.
@@ -166,6 +167,10 @@ pub enum Input<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub u64);
 
+/// A byte stream; given by the node, and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamHandle(pub u64);
+
 /// To whom a message goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recipient {
@@ -217,6 +222,13 @@ pub enum Command {
         handle: Handle,
         /// At most 16 MiB.
         payload: Bytes,
+    },
+    /// Opens a byte stream: ends in [`Event::StreamOpened`] or [`Event::Failed`].
+    OpenStream {
+        /// Comes back in the event.
+        handle: Handle,
+        /// To whom.
+        to: Recipient,
     },
     /// Ends in [`Event::Listing`] or [`Event::Failed`].
     List {
@@ -408,6 +420,33 @@ pub enum Event {
         to: Option<PeerName>,
         /// Why.
         problem: Problem,
+    },
+    /// A stream stands: it can be written and read.
+    StreamOpened {
+        /// The stream.
+        stream: StreamHandle,
+        /// The other side.
+        peer: PeerName,
+        /// Its key.
+        key: PeerKey,
+        /// The handle of our [`Command::OpenStream`]; `None`: the other side opened it.
+        handle: Option<Handle>,
+    },
+    /// Something happened to a stream.
+    Stream {
+        /// The stream.
+        stream: StreamHandle,
+        /// What.
+        event: StreamEvent,
+    },
+    /// A datagram came.
+    Datagram {
+        /// The sender's name.
+        from: PeerName,
+        /// The sender's key.
+        key: PeerKey,
+        /// The bytes.
+        payload: Bytes,
     },
     /// The path in use to a peer changed.
     Path {

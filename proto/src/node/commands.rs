@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::api::{Audience, Command, Event, Handle, NameKeeping, Recipient};
 use super::directory::Coverage;
-use super::outbox::{self, Entry, Stage};
+use super::outbox::{self, Content, Entry, Stage};
 use super::peer_link::PeerLink;
 use super::server_link::{Asked, Wanted};
 use super::{Node, Phase, Purpose, SETTLE_MAX, WAITING_MAX};
@@ -22,6 +22,7 @@ impl Node {
             Command::Register { name } => self.register(name.as_str().to_owned(), now),
             Command::Send { handle, to, payload } => self.send(handle, to, payload, now),
             Command::SendAll { handle, payload } => self.send_all(handle, payload, now),
+            Command::OpenStream { handle, to } => self.want(handle, to, Content::Stream, now),
             Command::List { handle } => self.list(handle, now),
             Command::Cancel { handle } => self.cancel(handle, now),
             Command::TrustPeer { name } => self.trust_peer(&name, now),
@@ -43,8 +44,13 @@ impl Node {
     }
 
     pub(super) fn send(&mut self, handle: Handle, to: Recipient, payload: Bytes, now: Instant) {
-        let what = (handle, to, Audience::Private);
-        match self.outbox.push(what, payload, self.delivery_timeout, now) {
+        let content = Content::Message { audience: Audience::Private, payload };
+        self.want(handle, to, content, now);
+    }
+
+    /// Takes on what needs a recipient to be found.
+    fn want(&mut self, handle: Handle, to: Recipient, content: Content, now: Instant) {
+        match self.outbox.push((handle, to), content, self.delivery_timeout, now) {
             Ok(id) => self.resolve(id, now),
             Err(outbox::Full) => self.fail(handle, None, too_many()),
         }
@@ -72,8 +78,10 @@ impl Node {
         }
         self.core.event(Event::Spread { handle, members: names.len() as u32 });
         for name in names {
-            let what = (handle, Recipient::Name(name.clone()), Audience::Everybody);
-            match self.outbox.push(what, payload.clone(), self.delivery_timeout, now) {
+            let to = Recipient::Name(name.clone());
+            let content =
+                Content::Message { audience: Audience::Everybody, payload: payload.clone() };
+            match self.outbox.push((handle, to), content, self.delivery_timeout, now) {
                 Ok(id) => self.resolve(id, now),
                 Err(outbox::Full) => self.fail(handle, Some(name), too_many()),
             }
@@ -150,7 +158,7 @@ impl Node {
     /// Good bye is said when nobody waits for a receipt any more: it would wait in vain.
     pub(super) fn settle(&mut self, now: Instant) {
         let Phase::Settling { until } = self.phase else { return };
-        if now < until && self.links.values().any(PeerLink::owes_receipts) {
+        if now < until && self.links.values().any(PeerLink::owes) {
             return;
         }
         for link in self.links.values_mut() {

@@ -258,6 +258,11 @@ impl Node {
                 if next.is_none() {
                     self.listings.retain(|listing| *listing != handle);
                 }
+                // Who is on the list can be written to, though the notice of who joined, which
+                // the server holds back a moment, is still to come.
+                for member in &page.members {
+                    self.directory.insert_if_watched(member);
+                }
                 self.core.event(Event::Listing { handle, scope: Scope::Network, page });
             }
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::api::{Effect, Event, Known, Recipient};
 use super::commands::too_many;
 use super::directory::{Coverage, Pin};
-use super::outbox::Stage;
+use super::outbox::{Content, Stage};
 use super::peer_link::PeerLink;
 use super::server_link::Asked;
 use super::{LINK_IDLE, LINKS_MAX, Node, refused_send, spare};
@@ -219,6 +219,9 @@ impl Node {
 
     /// Puts a message into the conversation, behind those that wait for room already.
     pub(super) fn queue(&mut self, id: u64, key: PeerKey, now: Instant) {
+        if let Some(Content::Stream) = self.outbox.get(id).map(|entry| &entry.content) {
+            return self.open_stream(id, key, now);
+        }
         if self.outbox.backlog(key).next().is_some_and(|first| first != id) {
             return self.outbox.mark_backlog(id, key);
         }
@@ -229,9 +232,10 @@ impl Node {
         let (Some(entry), Some(link)) = (self.outbox.get(id), self.links.get_mut(&key)) else {
             return;
         };
-        let channel = entry.audience.channel();
-        match link.send(channel, entry.payload.clone(), now) {
+        let Content::Message { audience, payload } = &entry.content else { return };
+        match link.send(audience.channel(), payload.clone(), now) {
             Ok(sequence) => {
+                let channel = audience.channel();
                 self.outbox.mark_sent(id, key, channel, sequence);
                 link.connect(&mut self.core, now);
                 self.touched.insert(key);

@@ -30,6 +30,7 @@ mod purse;
 mod renewal;
 mod server_link;
 mod spare;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -43,7 +44,7 @@ use bytes::Bytes;
 pub use self::api::{
     Audience, Command, Config, Deadline, Discovery, Effect, Event, Finality, Guessing, Handle,
     Incoming, Input, Keepalive, Known, LocalSocket, MAPPED_MAX, Mapped, NameKeeping, Output,
-    PathView, Recipient, Registration, Scope, SocketUse, Whoami,
+    PathView, Recipient, Registration, Scope, SocketUse, StreamHandle, Whoami,
 };
 use self::binding::OtherFamily;
 use self::core::{Core, Owner};
@@ -58,12 +59,14 @@ use self::punch::Punches;
 use self::renewal::{Need, Renewal};
 use self::server_link::{Asked, FirstContact, ServerLink, Sight};
 use self::spare::Spares;
+use self::streams::StreamTable;
 pub use self::why::{Party, Reason, Router, Why};
 use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
 use crate::io::Route;
 use crate::time::{Timers, UnixClock, earliest};
 use crate::transport::SendError;
+pub use crate::transport::{Read, StreamError, StreamEvent, stream_code};
 use crate::traversal::nat::{Field, Profile};
 use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
 
@@ -90,6 +93,7 @@ pub struct Node {
     observed: Option<SocketAddr>,
     directory: Directory,
     outbox: Outbox,
+    streams: StreamTable,
     links: BTreeMap<PeerKey, PeerLink>,
     channels: BTreeMap<RelayChannel, PeerKey>,
     strays: VecDeque<(Instant, RelayChannel, Vec<u8>)>,
@@ -176,6 +180,7 @@ impl Node {
             observed: None,
             directory: Directory::new(config.known),
             outbox: Outbox::default(),
+            streams: StreamTable::default(),
             links: BTreeMap::new(),
             channels: BTreeMap::new(),
             strays: VecDeque::new(),
@@ -486,8 +491,8 @@ impl Node {
     }
 
     fn handle_direct_init(&mut self, route: Route, data: &mut [u8], now: Instant) {
-        let validated = self.links.iter().find(|(_, link)| link.has_validated(route));
-        if let Some(key) = validated.map(|(key, _)| *key) {
+        let met = self.links.iter().find(|(_, link)| link.has_met_on(route));
+        if let Some(key) = met.map(|(key, _)| *key) {
             self.handle_from_peer(key, Origin::Direct(route), data, now);
         }
     }
@@ -712,6 +717,10 @@ impl Node {
             }
             peer_link::Notice::Readable => self.core.event(Event::Readable),
             peer_link::Notice::Writable => self.send_backlog(key, now),
+            peer_link::Notice::Stream(stream, event) => {
+                self.handle_stream_event(key, stream, event);
+            }
+            peer_link::Notice::Datagram(payload) => self.handle_datagram_of(key, payload),
             peer_link::Notice::Closed => {
                 if let Some(link) = self.links.get_mut(&key) {
                     link.drop_session(&mut self.core, now);

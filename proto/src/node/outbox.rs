@@ -1,4 +1,5 @@
-//! Messages the application handed over, until their receipts come.
+//! Messages the application handed over, until their receipts come, and streams that it wants,
+//! until they are open.
 //!
 //! An entry waits for its recipient to be found, then for room in the conversation, then for the
 //! receipt. Bounded by [`ENTRIES_MAX`]; the conversation bounds the bytes.
@@ -29,10 +30,20 @@ pub(super) struct Outbox {
 pub(super) struct Entry {
     pub(super) handle: Handle,
     pub(super) to: Recipient,
-    pub(super) audience: Audience,
-    pub(super) payload: Bytes,
+    pub(super) content: Content,
     pub(super) deadline: Option<Instant>,
     pub(super) stage: Stage,
+}
+
+/// What goes to a recipient.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    Message {
+        audience: Audience,
+        payload: Bytes,
+    },
+    /// A stream is to be opened.
+    Stream,
 }
 
 /// How far a message has come.
@@ -54,8 +65,8 @@ impl Outbox {
     /// Accepts a message.
     pub(super) fn push(
         &mut self,
-        (handle, to, audience): (Handle, Recipient, Audience),
-        payload: Bytes,
+        (handle, to): (Handle, Recipient),
+        content: Content,
         timeout: Option<Duration>,
         now: Instant,
     ) -> Result<u64, Full> {
@@ -66,7 +77,7 @@ impl Outbox {
         self.next += 1;
         let deadline = timeout.map(|timeout| now + timeout);
         let stage = Stage::Unresolved;
-        self.entries.insert(id, Entry { handle, to, audience, payload, deadline, stage });
+        self.entries.insert(id, Entry { handle, to, content, deadline, stage });
         self.unresolved.insert(id);
         Ok(id)
     }
@@ -85,8 +96,10 @@ impl Outbox {
     pub(super) fn mark_sent(&mut self, id: u64, key: PeerKey, channel: Channel, at: Sequence) {
         self.set_stage(id, Stage::Sent(key, channel, at));
         self.sent.insert((key, channel, at), id);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.payload = Bytes::new();
+        if let Some(Entry { content: Content::Message { payload, .. }, .. }) =
+            self.entries.get_mut(&id)
+        {
+            *payload = Bytes::new();
         }
     }
 

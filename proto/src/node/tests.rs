@@ -4,6 +4,8 @@ mod hiding;
 mod network;
 mod punch;
 mod reasons;
+mod sizes;
+mod streams;
 mod third_party;
 
 use crate::time::origin as start_of_time;

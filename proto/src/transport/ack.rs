@@ -147,6 +147,59 @@ mod tests {
         assert_eq!(received.report(now).0, [(5, 5), (0, 3)]);
     }
 
+    #[test]
+    fn a_packet_that_comes_late_hurries_the_acknowledgement() {
+        let now = origin();
+        let mut received = Received::default();
+        for count in [0, 1, 3] {
+            received.insert(count, true, now);
+        }
+        received.said();
+        received.insert(2, true, now);
+        assert_eq!(received.due(), Some(now));
+        received.said();
+        received.insert(4, true, now);
+        assert_eq!(received.due(), Some(now + ACK_DELAY_MAX), "all is in order again");
+    }
+
+    #[test]
+    fn what_need_not_be_acknowledged_calls_for_nothing_even_out_of_order() {
+        let now = origin();
+        let mut received = Received::default();
+        for count in [0, 7, 3, 4] {
+            received.insert(count, false, now);
+        }
+        assert_eq!(received.due(), None);
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_no_longer_for_a_second_packet_than_for_none() {
+        let now = origin();
+        let mut received = Received::default();
+        received.insert(0, true, now);
+        received.said();
+        received.insert(1, true, now);
+        received.insert(2, false, now + ACK_DELAY_MAX / 2);
+        assert_eq!(received.due(), Some(now + ACK_DELAY_MAX));
+        let report = now + ACK_DELAY_MAX;
+        assert_eq!(received.report(report).1, 12_500, "since the largest came, microseconds");
+        received.insert(3, true, report);
+        assert_eq!(received.due(), Some(now + ACK_DELAY_MAX));
+    }
+
+    #[test]
+    fn the_newest_ranges_are_kept_until_the_other_end_knows_them() {
+        let now = origin();
+        let mut received = Received::default();
+        (0..100).for_each(|n| received.insert(2 * n, true, now));
+        let ranges = received.report(now).0;
+        assert_eq!((ranges.len(), ranges[0], ranges[31]), (ACK_RANGES_MAX, (198, 198), (136, 136)));
+        received.forget_below(196);
+        assert_eq!(received.report(now).0, [(198, 198), (196, 196)]);
+        received.forget_below(1000);
+        assert_eq!(received.report(now).0, [(198, 198)], "the newest says where we are");
+    }
+
     proptest! {
         #[test]
         fn ranges_name_what_arrived(counts in prop::collection::vec(0u64..60, 1..80)) {

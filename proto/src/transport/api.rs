@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::{StreamEvent, StreamKey, StreamSide};
 use crate::id::{Channel, ConnectId, PathId, PeerKey, Sequence};
 use crate::wire::frame::{Candidates, MESSAGE_LEN_MAX, Punch, Rekey};
 
@@ -26,11 +27,14 @@ pub struct Config {
     pub send_queue_messages_max: usize,
     /// Bytes accepted for sending and not yet receipted.
     pub send_queue_bytes_max: usize,
+    /// Which streams this end opens; `None`: there are neither streams nor datagrams.
+    pub streams: Option<StreamSide>,
 }
 
 impl Config {
     /// Between peers: 256 channels, 16 MiB messages, 36 MiB: 16 MiB of windows, 16 MiB for an
-    /// incomplete message, 4 MiB for larger windows.
+    /// incomplete message, 4 MiB for larger windows. Streams come on
+    /// top of that, where `streams` says so: 16 KiB to 64 KiB each and 16 MiB for larger windows.
     pub fn peer() -> Self {
         Self {
             channels: 256,
@@ -39,6 +43,7 @@ impl Config {
             channel_window: 64 << 10,
             send_queue_messages_max: 16 << 10,
             send_queue_bytes_max: 64 << 20,
+            streams: None,
         }
     }
 
@@ -51,6 +56,7 @@ impl Config {
             channel_window: 64 << 10,
             send_queue_messages_max: 1024,
             send_queue_bytes_max: 1 << 20,
+            streams: None,
         }
     }
 }
@@ -124,6 +130,10 @@ pub enum Event {
     Readable,
     /// A full queue has room again.
     Writable,
+    /// Something happened to a stream.
+    Stream(StreamKey, StreamEvent),
+    /// A datagram came.
+    Datagram(Bytes),
     /// Two unanswered probe timeouts: traffic also goes elsewhere.
     PathSuspect(PathId),
     /// The same, for the third time without payload in between: small packets or checks may
@@ -159,6 +169,8 @@ pub struct PathStats {
     pub sent: u64,
     /// When something new was acknowledged last.
     pub last_ack: Option<Instant>,
+    /// Bytes of frames that a packet may hold, as far as the path is known.
+    pub payload_max: u16,
 }
 
 /// Why a message was not accepted for sending.

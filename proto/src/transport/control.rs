@@ -61,6 +61,8 @@ impl ControlFrame {
             | Frame::Window(..)
             | Frame::Blocked(..)
             | Frame::Confirm
+            | Frame::Stream(_)
+            | Frame::Datagram(_)
             | Frame::Unknown(_) => return None,
         })
     }

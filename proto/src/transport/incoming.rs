@@ -9,7 +9,7 @@ use crate::id::{Channel, PacketNumber, PathId, Sequence};
 use crate::wire::frame::{Ack, Frame};
 
 /// Events that wait for the owner; one packet can hold no more frames of others than this.
-const EVENTS_MAX: usize = 1024;
+pub(super) const EVENTS_MAX: usize = 1024;
 
 impl Transport {
     pub(super) fn handle_frame(
@@ -65,6 +65,8 @@ impl Transport {
             | Frame::Open(_)
             | Frame::Nat(..)
             | Frame::Punch(_) => self.pass_on(frame, arrival.path),
+            Frame::Stream(frame) => self.on_stream(frame, arrival),
+            Frame::Datagram(bytes) => self.on_datagram(bytes),
         }
     }
 
@@ -82,6 +84,9 @@ impl Transport {
         let settled = self.paths[index].on_ack(ack, ack.path == came_on, now)?;
         for carried in &settled.acked {
             self.outbox.on_acked(carried, ack.path);
+            if let (Carried::Stream(carried), Some(streams)) = (carried, &mut self.streams) {
+                streams.on_acked(carried);
+            }
             if let Carried::Ack { path, largest } = carried
                 && let Some(index) = self.index(*path)
             {
@@ -165,7 +170,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    fn note(&mut self, part: Part) {
+    pub(super) fn note(&mut self, part: Part) {
         if self.part != Part::Refused && part != Part::Stored {
             self.part = part;
         }

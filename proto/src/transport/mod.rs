@@ -17,6 +17,8 @@ mod api;
 mod congestion;
 mod control;
 mod incoming;
+mod loss;
+mod mtu;
 mod outgoing;
 mod pacing;
 mod packet;
@@ -25,6 +27,8 @@ mod ranges;
 mod receive;
 mod rtt;
 mod send;
+mod stream;
+mod streams;
 mod window;
 
 #[cfg(test)]
@@ -46,6 +50,12 @@ use packet::{Carried, Packet};
 use path::{Path, Silence};
 use receive::{Inbox, Origin, Part};
 use send::{EarlyVerdict, Outbox};
+use stream::Streams;
+pub use stream::{
+    DATAGRAMS_MAX, DatagramError, OpenStreamError, Opener, Read, STREAMS_OPEN_MAX, StreamError,
+    StreamEvent, StreamKey, StreamSide, stream_code,
+};
+use streams::Turn;
 
 /// Paths with state at one time. A session numbers at most 256; few are in use at once.
 const PATHS_MAX: usize = 16;
@@ -58,6 +68,8 @@ pub struct Transport {
     config: Config,
     outbox: Outbox,
     inbox: Inbox,
+    streams: Option<Box<Streams>>,
+    turn: Turn,
     paths: Vec<Path>,
     /// One bit per path id that ended in this session: its packet numbers are used up.
     ended: Option<Box<[u64; 4]>>,
@@ -89,6 +101,8 @@ impl Transport {
     pub fn new(config: Config, _now: Instant) -> Self {
         Self {
             inbox: Inbox::new(&config),
+            streams: config.streams.map(|side| Box::new(Streams::new(side))),
+            turn: Turn::Messages,
             config,
             outbox: Outbox::default(),
             paths: Vec::new(),
@@ -139,14 +153,21 @@ impl Transport {
         self.inbox.is_readable()
     }
 
+    /// Bytes of messages, whole or in part, that wait for `poll_message`; each counts for 32 more.
+    pub fn held(&self) -> usize {
+        self.inbox.held()
+    }
+
     /// New keys: number spaces start anew, what was in flight is queued again, SKIP states where
     /// each used channel stands. All paths are closed and have to be opened again.
     /// `remote_epoch` selects the receive marks (last 8 epochs are kept).
     pub fn start_session(&mut self, remote_epoch: Epoch, now: Instant) {
         for path in &mut self.paths {
             for carried in path.take_all() {
-                if let Carried::Control(frame) = carried {
-                    self.control.keep(&frame);
+                match (carried, &mut self.streams) {
+                    (Carried::Control(frame), _) => self.control.keep(&frame),
+                    (Carried::Stream(carried), Some(streams)) => streams.on_lost(&carried),
+                    _ => {}
                 }
             }
         }
@@ -156,12 +177,16 @@ impl Transport {
         self.control.restart();
         self.outbox.restart(&self.config);
         self.inbox.restart(remote_epoch, &self.config, now);
+        if let Some(streams) = &mut self.streams {
+            streams.start_session(remote_epoch);
+        }
         if let Some(early) = &mut self.early {
             early.session = EarlySession::Started;
         }
     }
 
-    /// A path becomes usable for data. `payload_max`: bytes of frames in one packet on it, at
+    /// A path becomes usable for data. `payload_max`: bytes of frames in a datagram of the base
+    /// size on it (where it carries larger ones, that is found out), at
     /// least 256. The first open path is preferred until `prefer_path` says otherwise.
     pub fn open_path(&mut self, path: PathId, kind: PathKind, payload_max: usize, now: Instant) {
         let Some(index) = self.ensure_path(path, now) else { return };
@@ -308,6 +333,8 @@ impl Transport {
                 | Frame::Open(_)
                 | Frame::Nat(..)
                 | Frame::Punch(_)
+                | Frame::Stream(_)
+                | Frame::Datagram(_)
                 | Frame::Unknown(_)) => self.pass_on(&frame, PathId::SERVER)?,
             }
         }
@@ -410,7 +437,7 @@ impl Transport {
 
     /// What happened, in order.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front();
+        let event = self.events.pop_front().or_else(|| self.poll_stream_event());
         if self.events.is_empty() && self.events.capacity() > 0 {
             self.events = VecDeque::new();
         }
@@ -420,6 +447,7 @@ impl Transport {
     /// Nothing unsent, unacknowledged or unreceipted.
     pub fn is_idle(&self) -> bool {
         self.outbox.is_idle()
+            && self.streams.as_ref().is_none_or(|streams| streams.is_idle())
             && self.control.is_empty()
             && self.early.is_none()
             && self.inbox.due().is_none()
@@ -485,7 +513,8 @@ impl Transport {
     fn on_probe_timeout(&mut self, index: usize, now: Instant) {
         let path = &mut self.paths[index];
         let (id, silence) = (path.id, path.on_probe_timeout());
-        let oldest = path.in_flight().find(|carried| self.outbox.is_unacked(carried)).cloned();
+        let path = &self.paths[index];
+        let oldest = path.in_flight().find(|carried| self.is_unacked(carried)).cloned();
         let (again, event): (Vec<Carried>, _) = match silence {
             Silence::Short => (oldest.into_iter().collect(), None),
             Silence::Suspect => (path.in_flight().cloned().collect(), Some(Event::PathSuspect(id))),
@@ -509,8 +538,10 @@ impl Transport {
         for carried in lost {
             self.outbox.on_lost(carried);
             self.inbox.on_lost(carried, now);
-            if let Carried::Control(frame) = carried {
-                self.control.on_lost(frame);
+            match (carried, &mut self.streams) {
+                (Carried::Control(frame), _) => self.control.on_lost(frame),
+                (Carried::Stream(carried), Some(streams)) => streams.on_lost(carried),
+                _ => {}
             }
         }
     }

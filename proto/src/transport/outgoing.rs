@@ -17,22 +17,47 @@ impl Transport {
         out: &mut Vec<u8>,
         now: Instant,
     ) -> Option<PacketNumber> {
-        let mut packet = Packet::new(out, self.paths[index].payload_max.into());
         let carries_data = data_path == Some(index);
+        if carries_data && let Some(number) = self.fill_mtu_probe(index, out, now) {
+            return Some(number);
+        }
+        let mut packet = Packet::new(out, self.paths[index].payload_max().into());
         let ack_due = self.write_acks(index, carries_data, &mut packet, now);
         let acks = packet.len();
         let id = self.paths[index].id;
         self.control.write(&mut packet, |path| path.map_or(carries_data, |path| path == id));
+        let mut crowded = false;
         if self.paths[index].may_send(now) {
             self.write_frames(index, carries_data, ack_due, &mut packet, now);
+            // What needs a whole packet gets the next one.
+            crowded = carries_data && packet.len() == acks && self.has_data();
         } else if !self.wants_to_send(index, carries_data, now) {
             self.paths[index].paced_until = None;
         }
-        if packet.len() == 0 || (packet.len() == acks && !ack_due) {
+        if packet.len() == 0 || (packet.len() == acks && !ack_due && !crowded) {
             packet.abandon();
             return None;
         }
         Some(self.commit(index, data_path, packet, now))
+    }
+
+    /// A packet without data, ahead of more than it could carry, that shows whether its size
+    /// passes (RFC 8899).
+    fn fill_mtu_probe(
+        &mut self,
+        index: usize,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<PacketNumber> {
+        if !self.outbox.has_work() {
+            return None;
+        }
+        let path = &mut self.paths[index];
+        let size = path.mtu_probe(now)?;
+        let mut packet = Packet::new(out, size.into());
+        packet.push(&Frame::Confirm);
+        packet.push(&Frame::Padding(packet.room()));
+        Some(PacketNumber::new(path.id, path.on_mtu_probe_sent(size, now)))
     }
 
     /// Adds the ACK of the path itself and, on the data path, those that are wanted elsewhere.
@@ -83,12 +108,15 @@ impl Transport {
             path.confirm_due = false;
         }
         let company = ack_due || packet.is_ack_eliciting();
-        let receipts = self.has_receipts(now) || carries_data && self.outbox.has_work();
+        let receipts = self.has_receipts(now) || carries_data && self.has_data();
         if self.receipt_path() == Some(index) && (company || receipts) {
             self.inbox.write(packet);
+            if let Some(streams) = &mut self.streams {
+                streams.write_credit(packet);
+            }
         }
         if carries_data {
-            self.outbox.write(packet);
+            self.write_data(packet);
         }
         self.write_copies(index, packet);
         if self.paths[index].probes > 0 && !packet.is_ack_eliciting() {
@@ -168,12 +196,14 @@ impl Transport {
         let path = &self.paths[index];
         path.confirm_due
             || !path.copies.is_empty()
-            || carries_data && self.outbox.has_work()
+            || carries_data && self.has_data()
             || self.receipt_path() == Some(index) && self.has_receipts(now)
     }
 
     /// Whether a RECEIPT or WINDOW must leave now.
     fn has_receipts(&self, now: Instant) -> bool {
-        self.inbox.due().is_some_and(|at| at <= now) || self.inbox.has_window()
+        self.inbox.due().is_some_and(|at| at <= now)
+            || self.inbox.has_window()
+            || self.streams.as_ref().is_some_and(|streams| streams.has_credit())
     }
 }

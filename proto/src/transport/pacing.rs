@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Packets that may leave back to back: as many as the initial window.
+/// Packets that may leave back to back: as many as the initial window (RFC 9002 section 7.7).
 const BURST_PACKETS: u64 = 10;
-/// Shells wake with about this precision; a burst must cover the time between two wakeups.
-const WAKEUP: Duration = Duration::from_millis(2);
+/// Timers of a shell are no finer: on a fast path a packet leaves with all that this time allows,
+/// which is also what makes trains of them.
+const TIMER: Duration = Duration::from_millis(1);
+/// A burst must cover the time between two wakeups, one of which may be late.
+const WAKEUP: Duration = TIMER.saturating_mul(2);
 
 /// May be overdrawn by one packet.
 #[derive(Clone, Debug)]
@@ -40,8 +43,8 @@ impl Pacer {
             return None;
         }
         let wanted = (1 - self.tokens) as f64 + packet as f64;
-        let wait = Duration::from_secs_f64((wanted / rate.0).clamp(1e-6, 1.0));
-        Some(now + wait)
+        let wait = Duration::from_secs_f64((wanted / rate.0).min(1.0));
+        Some(now + wait.max(TIMER))
     }
 
     /// A packet of this size leaves.
@@ -65,20 +68,57 @@ mod tests {
     use super::*;
     use crate::transport::tests::origin;
 
-    #[test]
-    fn a_second_of_sending_takes_a_second() {
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What leaves in a second, and the most that leaves at one moment.
+    fn sent(rate: Rate, packet: u64) -> (u64, u64) {
         let start = origin();
-        let rate = Rate(1_000_000.0);
-        let (mut pacer, mut now, mut sent) = (Pacer::new(start), start, 0u64);
-        while now < start + Duration::from_secs(1) {
-            match pacer.delay(rate, 1000, now) {
-                Some(later) => now = later,
+        let (mut pacer, mut now, mut sent, mut burst, mut most) =
+            (Pacer::new(start), start, 0, 0, 0);
+        while now < start + 1000 * MS {
+            match pacer.delay(rate, packet, now) {
+                Some(later) => {
+                    assert!(later >= now + TIMER, "{:?}", later - now);
+                    (now, burst) = (later, 0);
+                }
                 None => {
-                    pacer.spend(1000);
-                    sent += 1000;
+                    pacer.spend(packet);
+                    (sent, burst) = (sent + packet, burst + packet);
+                    most = most.max(burst);
                 }
             }
         }
-        assert!((990_000..=1_020_000).contains(&sent), "{sent}");
+        (sent, most)
+    }
+
+    #[test]
+    fn a_second_of_sending_takes_a_second_on_slow_and_fast_paths() {
+        for rate in [20_000.0, 1e6, 30e6, 1e9] {
+            let (sent, most) = sent(Rate(rate), 1000);
+            let part = (sent as f64 - 10_000.0) / rate;
+            assert!((0.94..=1.01).contains(&part), "{sent} at {rate}");
+            let allowed = (rate * 0.002).max(10_000.0) + 1000.0;
+            assert!(most as f64 <= allowed, "{most} at once at {rate}");
+        }
+    }
+
+    #[test]
+    fn a_pause_saves_up_no_more_than_a_burst() {
+        let (rate, start) = (Rate(1e6), origin());
+        let mut pacer = Pacer::new(start);
+        pacer.spend(5000);
+        let later = start + 60_000 * MS;
+        let mut burst = 0;
+        while pacer.delay(rate, 1000, later).is_none() {
+            pacer.spend(1000);
+            burst += 1;
+        }
+        assert_eq!(burst, BURST_PACKETS);
+    }
+
+    #[test]
+    fn the_rate_is_the_window_each_round_trip_with_a_margin() {
+        assert!((Rate::new(100_000, 50 * MS, false).0 - 2.5e6).abs() < 1.0);
+        assert!((Rate::new(100_000, 50 * MS, true).0 - 4e6).abs() < 1.0);
     }
 }

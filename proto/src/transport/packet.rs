@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::ControlFrame;
+use super::{ControlFrame, stream};
 use crate::id::{Channel, PathId, Sequence};
 use crate::wire::codec::varint_len;
 use crate::wire::frame::{Frame, Message};
@@ -28,6 +28,7 @@ pub(super) enum Carried {
     Window(Channel, u64),
     Blocked(Channel),
     Control(Box<ControlFrame>),
+    Stream(stream::Carried),
     /// An ACK of `path` up to `largest`.
     Ack {
         path: PathId,
@@ -41,6 +42,8 @@ pub(super) struct Sent {
     pub(super) count: u64,
     pub(super) at: Instant,
     pub(super) size: u16,
+    /// Its place among the ack-eliciting packets of the path, modulo 2^32.
+    pub(super) ordinal: u32,
     pub(super) carried: Vec<Carried>,
 }
 
@@ -70,6 +73,11 @@ impl<'a> Packet<'a> {
     /// Bytes that still fit.
     pub(super) fn room(&self) -> usize {
         self.len_max.saturating_sub(self.len())
+    }
+
+    /// Bytes that an empty one holds.
+    pub(super) fn len_max(&self) -> usize {
+        self.len_max
     }
 
     /// Whether the other end has to acknowledge this packet.

@@ -1,19 +1,20 @@
 //! One path: its packet numbers, what is in flight on it and how it fares.
 
+mod recovery;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::ack::Received;
-use super::congestion::Cubic;
+use super::congestion::Congestion;
+use super::loss::Losses;
+use super::mtu::Mtu;
 use super::pacing::{Pacer, Rate};
 use super::packet::{Carried, Sent};
 use super::rtt::{ACK_DELAY_MAX, Rtt};
-use super::{FrameError, PathKind, PathStats};
+use super::{PathKind, PathStats};
 use crate::id::{Channel, PathId, Sequence};
-use crate::wire::frame::Ack;
 
-/// Packets acknowledged after one until it counts as lost (RFC 9002 section 6.1.1).
-const PACKET_THRESHOLD: u64 = 3;
 /// Unanswered probe timeouts after which traffic also goes elsewhere.
 const SUSPECT_AFTER: u8 = 2;
 /// Probe intervals up to [`PROBE_MAX`] before they grow to [`PROBE_MAX_LATE`].
@@ -23,6 +24,9 @@ const PROBES_EARLY: u8 = 8;
 const FRUITLESS_MAX: u8 = 3;
 /// A packet that is smaller by no more proves what a larger one did not.
 const SIZE_SLACK: u16 = 64;
+/// Packets that a probe timeout lets leave where more than one waits for its acknowledgement: one
+/// more loss does not cost another timeout (RFC 9002 section 6.2.4).
+const PROBE_PACKETS: u8 = 2;
 /// A silent path is probed at least this often at first...
 const PROBE_MAX: Duration = Duration::from_secs(2);
 /// ...and this often when it stays silent.
@@ -40,7 +44,7 @@ pub(super) struct Path {
     pub(super) id: PathId,
     /// `None` until the owner opens it.
     pub(super) kind: Option<PathKind>,
-    pub(super) payload_max: u16,
+    pub(super) mtu: Mtu,
     pub(super) received: Received,
     pub(super) suspect: bool,
     pub(super) confirm_due: bool,
@@ -49,9 +53,12 @@ pub(super) struct Path {
     probe_count: u8,
     next: u64,
     pub(super) rtt: Rtt,
-    congestion: Cubic,
+    congestion: Congestion,
+    losses: Losses,
     pacer: Pacer,
     sent: VecDeque<Sent>,
+    /// Ack-eliciting packets so far, modulo 2^32.
+    eliciting: u32,
     in_flight: u64,
     largest_acked: Option<u64>,
     loss_at: Option<Instant>,
@@ -67,14 +74,6 @@ pub(super) struct Path {
     lost_total: u64,
     /// Small messages that are to go here as well.
     pub(super) copies: VecDeque<(Channel, Sequence)>,
-}
-
-/// What an acknowledgement or a timeout settled.
-#[derive(Debug, Default)]
-pub(super) struct Settled {
-    pub(super) acked: Vec<Carried>,
-    pub(super) lost: Vec<Carried>,
-    pub(super) recovered: bool,
 }
 
 /// What a probe timeout says of a path.
@@ -93,7 +92,7 @@ impl Path {
         Self {
             id,
             kind: None,
-            payload_max: PAYLOAD_CLOSED,
+            mtu: Mtu::new(PAYLOAD_CLOSED),
             received: Received::default(),
             suspect: false,
             confirm_due: false,
@@ -101,9 +100,11 @@ impl Path {
             probe_count: 0,
             next: 0,
             rtt: Rtt::new(),
-            congestion: Cubic::new(PAYLOAD_CLOSED),
+            congestion: Congestion::new(PAYLOAD_CLOSED),
+            losses: Losses::new(),
             pacer: Pacer::new(now),
             sent: VecDeque::new(),
+            eliciting: 0,
             in_flight: 0,
             largest_acked: None,
             loss_at: None,
@@ -118,16 +119,21 @@ impl Path {
     }
 
     pub(super) fn open(&mut self, kind: PathKind, payload_max: usize) {
-        self.payload_max = u16::try_from(payload_max).unwrap_or(u16::MAX).max(PAYLOAD_CLOSED);
+        let base = u16::try_from(payload_max).unwrap_or(u16::MAX).max(PAYLOAD_CLOSED);
+        if base != self.mtu.base() {
+            self.mtu = Mtu::new(base);
+        }
         if self.kind.replace(kind).is_none() {
-            self.congestion = Cubic::new(self.payload_max);
+            self.congestion = Congestion::new(base);
         }
     }
 
     /// The route changed: what was measured is void, what is in flight may be lost.
     pub(super) fn reset(&mut self, now: Instant) -> Vec<Carried> {
         self.rtt = Rtt::new();
-        self.congestion = Cubic::new(self.payload_max);
+        self.mtu = Mtu::new(self.mtu.base());
+        self.congestion = Congestion::new(self.mtu.base());
+        self.losses = Losses::new();
         self.pacer = Pacer::new(now);
         (self.probe_count, self.suspect, self.loss_at) = (0, false, None);
         (self.fruitless, self.doubted_size) = (0, 0);
@@ -158,6 +164,28 @@ impl Path {
         }
     }
 
+    /// Bytes of frames in the next packet. What shall tell whether the path is alive is small.
+    pub(super) fn payload_max(&self) -> u16 {
+        let doubtful = self.probe_count > 0 || self.suspect;
+        if doubtful { self.mtu.base() } else { self.mtu.proved() }
+    }
+
+    /// The size of a packet without data that may leave now to see whether it passes.
+    pub(super) fn mtu_probe(&mut self, now: Instant) -> Option<u16> {
+        if !self.is_open() || self.probe_count > 0 || self.suspect {
+            return None;
+        }
+        let size = self.mtu.next_probe(self.rtt.probe_timeout(), now)?;
+        self.may_send(now).then_some(size)
+    }
+
+    /// It leaves: nobody waits for its acknowledgement, and its loss is no congestion.
+    pub(super) fn on_mtu_probe_sent(&mut self, size: u16, now: Instant) -> u64 {
+        let count = self.on_sent(size.into(), None, now);
+        self.mtu.on_probe_sent(count, size, now);
+        count
+    }
+
     /// Whether congestion control and pacing let an ack-eliciting packet go.
     pub(super) fn may_send(&mut self, now: Instant) -> bool {
         self.paced_until = None;
@@ -170,7 +198,7 @@ impl Path {
         if let Some(rtt) = self.rtt.measured() {
             let slow_start = self.congestion.in_slow_start();
             let rate = Rate::new(self.congestion.window(), rtt, slow_start);
-            self.paced_until = self.pacer.delay(rate, self.payload_max.into(), now);
+            self.paced_until = self.pacer.delay(rate, self.mtu.proved().into(), now);
         }
         self.paced_until.is_none()
     }
@@ -202,77 +230,12 @@ impl Path {
             }
             self.probes = self.probes.saturating_sub(1);
             self.in_flight += size as u64;
-            self.sent.push_back(Sent { count, at: now, size: size as u16, carried });
+            self.congestion.on_sent(self.in_flight);
+            self.eliciting = self.eliciting.wrapping_add(1);
+            let ordinal = self.eliciting;
+            self.sent.push_back(Sent { count, at: now, size: size as u16, ordinal, carried });
         }
         count
-    }
-
-    /// An acknowledgement of packets sent here. `measurable` when it came on this very path.
-    pub(super) fn on_ack(
-        &mut self,
-        ack: &Ack<'_>,
-        measurable: bool,
-        now: Instant,
-    ) -> Result<Settled, FrameError> {
-        if ack.largest >= self.next {
-            return Err(FrameError(400, "acknowledgement of a packet never sent"));
-        }
-        let mut settled = Settled::default();
-        let in_flight = self.in_flight;
-        let newly = self.take_acked(ack);
-        let Some(newest) = newly.last() else { return Ok(settled) };
-        if measurable && newest.count == ack.largest {
-            let latest = now.saturating_duration_since(newest.at);
-            self.rtt.update(latest, Duration::from_micros(ack.delay_us));
-        }
-        self.largest_acked = self.largest_acked.max(Some(ack.largest));
-        self.last_ack = Some(now);
-        (self.probe_count, self.waiting_since) = (0, now);
-        if newly.iter().any(|sent| sent.size.saturating_add(SIZE_SLACK) >= self.doubted_size) {
-            (self.fruitless, self.doubted_size) = (0, 0);
-        }
-        settled.recovered = std::mem::take(&mut self.suspect);
-        let used = in_flight * 2 >= self.congestion.window();
-        for sent in newly {
-            if used {
-                self.congestion.on_ack(sent.size.into(), sent.at, self.rtt.smoothed(), now);
-            }
-            settled.acked.extend(sent.carried);
-        }
-        settled.lost = self.detect_lost(now);
-        self.shrink();
-        Ok(settled)
-    }
-
-    /// Takes out what RFC 9002 section 6.1 counts as lost now.
-    pub(super) fn detect_lost(&mut self, now: Instant) -> Vec<Carried> {
-        self.loss_at = None;
-        let Some(largest) = self.largest_acked else { return Vec::new() };
-        let delay = self.rtt.loss_delay();
-        let mut lost = Vec::new();
-        let (mut first, mut last) = (None, None);
-        while let Some(oldest) = self.sent.front() {
-            if oldest.count > largest {
-                break;
-            }
-            let late = now.saturating_duration_since(oldest.at) >= delay;
-            if !late && largest - oldest.count < PACKET_THRESHOLD {
-                self.loss_at = Some(oldest.at + delay);
-                break;
-            }
-            let Some(sent) = self.pop_oldest() else { break };
-            self.lost_total += 1;
-            first = first.or(Some(sent.at));
-            last = Some(sent.at);
-            lost.extend(sent.carried);
-        }
-        if let (Some(first), Some(last)) = (first, last) {
-            self.congestion.on_loss(last, now);
-            if last.saturating_duration_since(first) > 3 * self.rtt.probe_timeout() {
-                self.congestion.on_persistent_congestion();
-            }
-        }
-        lost
     }
 
     /// Earliest of loss detection and probe timeout.
@@ -289,15 +252,17 @@ impl Path {
         self.loss_at.is_some_and(|at| at <= now)
     }
 
-    /// A probe is due: one packet may leave in spite of the window.
+    /// A probe is due: some packets may leave in spite of the window.
     pub(super) fn on_probe_timeout(&mut self) -> Silence {
         self.probe_count = self.probe_count.saturating_add(1);
-        self.probes = 1;
+        self.probes = if self.suspect || self.sent.len() < 2 { 1 } else { PROBE_PACKETS };
         if self.suspect || self.probe_count < SUSPECT_AFTER {
             return Silence::Short;
         }
         self.suspect = true;
+        // What is above the base is no promise of the path.
         let largest = self.sent.iter().map(|sent| sent.size).max().unwrap_or(0);
+        let largest = largest.min(self.mtu.base());
         if largest.saturating_add(SIZE_SLACK) >= self.doubted_size {
             self.fruitless = self.fruitless.saturating_add(1);
             self.doubted_size = self.doubted_size.max(largest);
@@ -336,6 +301,7 @@ impl Path {
             lost: self.lost_total,
             sent: self.next,
             last_ack: self.last_ack,
+            payload_max: self.mtu.proved(),
         })
     }
 
@@ -343,8 +309,8 @@ impl Path {
     #[cfg(test)]
     pub(super) fn heap(&self) -> usize {
         assert_eq!(
-            (self.sent.capacity(), self.copies.capacity()),
-            (0, 0),
+            (self.sent.capacity(), self.copies.capacity(), self.losses.is_small()),
+            (0, 0, true),
             "something is in flight"
         );
         self.received.heap()
@@ -359,21 +325,6 @@ impl Path {
         doubled.min(limit.max(base + ACK_DELAY_MAX))
     }
 
-    /// Takes acknowledged packets out of the table, oldest first.
-    fn take_acked(&mut self, ack: &Ack<'_>) -> Vec<Sent> {
-        let mut acked = Vec::new();
-        for (low, high) in ack.ranges() {
-            let from = self.sent.partition_point(|sent| sent.count < low);
-            let to = self.sent.partition_point(|sent| sent.count <= high);
-            if from < to {
-                acked.extend(self.sent.drain(from..to).rev());
-            }
-        }
-        acked.reverse();
-        self.in_flight -= acked.iter().map(|sent| u64::from(sent.size)).sum::<u64>();
-        acked
-    }
-
     fn pop_oldest(&mut self) -> Option<Sent> {
         let sent = self.sent.pop_front()?;
         self.in_flight -= u64::from(sent.size);
@@ -383,6 +334,8 @@ impl Path {
     fn shrink(&mut self) {
         if self.sent.is_empty() && self.sent.capacity() > 0 {
             self.sent = VecDeque::new();
+            self.losses.rest();
+            self.congestion.rest();
         }
     }
 }

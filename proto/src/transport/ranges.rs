@@ -1,19 +1,26 @@
-//! Sets of byte positions inside one message.
+//! Sets of byte positions inside one message or stream.
 
-/// Sorted, disjoint, not adjacent half-open ranges.
+use std::iter::Sum;
+use std::ops::Sub;
+
+/// Sorted, disjoint, not adjacent half-open ranges; those of a stream take 64 bits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ranges(Vec<(u32, u32)>);
+pub(super) struct Ranges<P = u32>(Vec<(P, P)>);
 
-impl Ranges {
+impl<P: Copy + Default + Ord + Sub<Output = P> + Sum> Ranges<P> {
     /// Adds a range; says how many positions were not there before.
-    pub(super) fn insert(&mut self, start: u32, end: u32) -> u32 {
+    pub(super) fn insert(&mut self, start: P, end: P) -> P {
         if start >= end {
-            return 0;
+            return P::default();
         }
         let from = self.0.partition_point(|range| range.1 < start);
         let to = self.0.partition_point(|range| range.0 <= end);
         let touched = &self.0[from..to];
-        let known: u32 = touched.iter().map(|r| r.1.min(end).saturating_sub(r.0.max(start))).sum();
+        let overlap = |range: &(P, P)| {
+            let (low, high) = (range.0.max(start), range.1.min(end));
+            high.max(low) - low
+        };
+        let known: P = touched.iter().map(overlap).sum();
         let low = touched.first().map_or(start, |r| r.0.min(start));
         let high = touched.last().map_or(end, |r| r.1.max(end));
         self.0.splice(from..to, [(low, high)]);
@@ -21,7 +28,7 @@ impl Ranges {
     }
 
     /// Takes a range out.
-    pub(super) fn remove(&mut self, start: u32, end: u32) {
+    pub(super) fn remove(&mut self, start: P, end: P) {
         let from = self.0.partition_point(|range| range.1 <= start);
         let to = self.0.partition_point(|range| range.0 < end);
         if from >= to {
@@ -34,23 +41,23 @@ impl Ranges {
     }
 
     /// The lowest range.
-    pub(super) fn first(&self) -> Option<(u32, u32)> {
+    pub(super) fn first(&self) -> Option<(P, P)> {
         self.0.first().copied()
     }
 
     /// Whether the set is exactly `0..end`.
-    pub(super) fn is_whole(&self, end: u32) -> bool {
-        self.0 == [(0, end)]
+    pub(super) fn is_whole(&self, end: P) -> bool {
+        self.0 == [(P::default(), end)]
     }
 
     /// Whether every position of `start..end` is there.
-    pub(super) fn covers(&self, start: u32, end: u32) -> bool {
+    pub(super) fn covers(&self, start: P, end: P) -> bool {
         let at = self.0.partition_point(|range| range.1 < end);
         self.0.get(at).is_some_and(|range| range.0 <= start && end <= range.1)
     }
 
     /// The parts of `start..end` that are not there.
-    pub(super) fn missing(&self, start: u32, end: u32) -> Vec<(u32, u32)> {
+    pub(super) fn missing(&self, start: P, end: P) -> Vec<(P, P)> {
         let mut rest = Self(vec![(start, end)]);
         let from = self.0.partition_point(|range| range.1 <= start);
         for range in self.0[from..].iter().take_while(|range| range.0 < end) {
@@ -79,7 +86,7 @@ mod tests {
     proptest! {
         #[test]
         fn ranges_are_a_set_of_numbers(steps in prop::collection::vec((any::<bool>(), 0u32..40, 1u32..12), 0..40)) {
-            let (mut ranges, mut model) = (Ranges::default(), BTreeSet::new());
+            let (mut ranges, mut model) = (Ranges::<u32>::default(), BTreeSet::new());
             for (add, start, len) in steps {
                 let end = start + len;
                 if add {

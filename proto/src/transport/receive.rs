@@ -82,7 +82,7 @@ impl Inbox {
         self.select(epoch);
         self.session = Stage::Running;
         self.pool = Pool::new(config);
-        let held: usize = self.channels.iter().map(InChannel::bytes).sum();
+        let held = self.held();
         // What stays is not under the new windows, so it must not pile up session by session.
         let keep_all = held <= config.receive_memory_max / 2;
         for channel in &mut self.channels {
@@ -116,11 +116,7 @@ impl Inbox {
         if message.total > config.message_len_max as u64 {
             return Err(FrameError(413, "message too long"));
         }
-        let held: usize = match origin {
-            Origin::Early => self.channels.iter().map(InChannel::bytes).sum(),
-            Origin::Session => 0,
-        };
-        if held > config.receive_memory_max {
+        if origin == Origin::Early && self.held() > config.receive_memory_max {
             return Err(FrameError(429, "too much early data"));
         }
         let at = self.open(message.channel);
@@ -185,6 +181,11 @@ impl Inbox {
         self.channels.iter().any(InChannel::is_readable)
     }
 
+    /// Bytes of messages that were not taken, and what each costs besides.
+    pub(super) fn held(&self) -> usize {
+        self.channels.iter().map(InChannel::bytes).sum()
+    }
+
     /// When a RECEIPT or WINDOW must leave, if nothing else does before.
     pub(super) fn due(&self) -> Option<Instant> {
         self.receipt_due
@@ -232,6 +233,7 @@ impl Inbox {
             | Carried::Skip(..)
             | Carried::Blocked(_)
             | Carried::Control(_)
+            | Carried::Stream(_)
             | Carried::Ack { .. } => {}
         }
     }

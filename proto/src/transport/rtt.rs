@@ -60,6 +60,11 @@ impl Rtt {
         self.smoothed_us = blend(self.smoothed_us, adjusted, 8);
     }
 
+    /// After persistent congestion the next sample is the minimum (RFC 9002 section 5.2).
+    pub(super) fn forget_minimum(&mut self) {
+        self.minimum_us = u32::MAX;
+    }
+
     /// The smoothed value, once measured.
     pub(super) fn measured(&self) -> Option<Duration> {
         (self.knowledge == Knowledge::Measured).then(|| self.smoothed())

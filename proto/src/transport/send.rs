@@ -110,6 +110,7 @@ impl Outbox {
             | Carried::Window(..)
             | Carried::Blocked(_)
             | Carried::Control(_)
+            | Carried::Stream(_)
             | Carried::Ack { .. } => {}
         }
     }
@@ -135,6 +136,7 @@ impl Outbox {
             Carried::Receipt(..)
             | Carried::Window(..)
             | Carried::Control(_)
+            | Carried::Stream(_)
             | Carried::Ack { .. } => {}
         }
     }
@@ -170,7 +172,9 @@ impl Outbox {
     ) -> bool {
         let Some(message) = self.message(channel, sequence) else { return true };
         let end = message.extent();
-        if !message.acked.is_empty() || message.state != State::Wanted {
+        let fits = packet.holds_whole(message.payload.len());
+        // A part of a copy helps nobody.
+        if !fits || !message.acked.is_empty() || message.state != State::Wanted {
             return true;
         }
         let part = Part { channel, sequence, payload: &message.payload, start: 0, end };

@@ -398,6 +398,11 @@ impl Agent {
         self.rtt(route).is_some()
     }
 
+    /// Whether a check of ours was ever answered on the route, whatever became of it since.
+    pub(crate) fn has_worked(&self, route: Route) -> bool {
+        self.index_of(route).is_some_and(|index| self.pairs[index].has_worked())
+    }
+
     /// Whether nobody but the peer says that the route leads to it: neither the server nor a
     /// packet.
     pub fn is_claimed(&self, route: Route) -> bool {

@@ -214,6 +214,11 @@ impl Pair {
         self.validated
     }
 
+    /// Whether it was ever proved.
+    pub(super) fn has_worked(&self) -> bool {
+        self.worked
+    }
+
     pub(super) fn report(&self) -> PairReport {
         PairReport {
             route: self.route,

@@ -3,9 +3,16 @@
 //! A packet's plaintext is a run of frames to its end. Numbers are written out and never reused.
 //! [`Frame::decode`] borrows from the packet: no frame is copied before it is looked at.
 
+mod ack;
+mod punch;
+mod stream;
+
 use std::net::SocketAddr;
 
-use super::codec::{DecodeError, Reader, VARINT_MAX, Writer};
+pub use self::ack::{ACK_RANGES_MAX, Ack};
+pub use self::punch::{OpenPorts, Punch, PunchStep};
+pub use self::stream::{StreamData, StreamFrame};
+use super::codec::{DecodeError, Reader, Writer};
 use crate::id::{Channel, ConnectId, PathId, PeerKey, Sequence};
 
 /// Frame type numbers.
@@ -50,8 +57,19 @@ pub mod number {
     pub const NAT: u8 = 0x12;
     /// One step of finding each other's ports.
     pub const PUNCH: u8 = 0x13;
-    // 0x20 STREAM, 0x21 RESET_STREAM, 0x22 STOP_SENDING, 0x23 DATAGRAM and 0x24 TICKET are
-    // reserved; 0x40 to 0x7F carry a length and are skipped where unknown.
+    /// Bytes of a stream.
+    pub const STREAM: u8 = 0x20;
+    /// One direction of a stream is given up by its sender.
+    pub const RESET_STREAM: u8 = 0x21;
+    /// One direction of a stream is not read any more.
+    pub const STOP_SENDING: u8 = 0x22;
+    /// Bytes that may get lost.
+    pub const DATAGRAM: u8 = 0x23;
+    /// Raises the limit of a stream.
+    pub const STREAM_WINDOW: u8 = 0x25;
+    /// Raises the number of streams that may be opened.
+    pub const STREAMS_MAX: u8 = 0x26;
+    // 0x24 TICKET is reserved; 0x40 to 0x7F carry a length and are skipped where unknown.
 }
 
 /// Longest reason of a CLOSE in bytes.
@@ -64,8 +82,6 @@ pub const OPEN_DATAGRAM_LEN_MAX: usize = 700;
 pub const PROFILE_LEN_MAX: usize = 96;
 /// Longest message (16 MiB).
 pub const MESSAGE_LEN_MAX: u64 = 16 << 20;
-/// Most ranges of an ACK that are read or written; older ones fall away.
-pub const ACK_RANGES_MAX: usize = 32;
 
 /// One frame, borrowing variable parts from the packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,107 +126,12 @@ pub enum Frame<'a> {
     Nat(u64, &'a [u8]),
     /// One step of finding each other's ports.
     Punch(Punch),
+    /// Something of a stream.
+    Stream(StreamFrame<'a>),
+    /// Bytes that may get lost.
+    Datagram(&'a [u8]),
     /// A frame of the skippable range that this version does not know. Ack-eliciting.
     Unknown(u8),
-}
-
-/// Body of an ACK: newest range first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ack<'a> {
-    /// The path whose packets are acknowledged.
-    pub path: PathId,
-    /// Largest packet count acknowledged.
-    pub largest: u64,
-    /// Time between receiving `largest` and sending this, in microseconds.
-    pub delay_us: u64,
-    ranges: AckRanges<'a>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum AckRanges<'a> {
-    /// Varints as they were read: the first length, then pairs of gap and length.
-    Encoded(&'a [u8]),
-    /// Inclusive ranges, newest first, disjoint and not adjacent.
-    Given(&'a [(u64, u64)]),
-}
-
-impl<'a> Ack<'a> {
-    /// An acknowledgement of inclusive `ranges` `(low, high)`, newest first, disjoint, with at
-    /// least one number between two neighbours. Returns `None` for no ranges.
-    pub fn new(path: PathId, ranges: &'a [(u64, u64)], delay_us: u64) -> Option<Self> {
-        let &(_, largest) = ranges.first()?;
-        let ranges = &ranges[..ranges.len().min(ACK_RANGES_MAX)];
-        Some(Self { path, largest, delay_us, ranges: AckRanges::Given(ranges) })
-    }
-
-    /// The inclusive ranges `(low, high)`, newest first. Only well-formed ones are ever held.
-    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
-        let (given, encoded) = match self.ranges {
-            AckRanges::Given(given) => (given, None),
-            AckRanges::Encoded(bytes) => (&[][..], Some(RangeReader::new(self.largest, bytes))),
-        };
-        given.iter().copied().chain(encoded.into_iter().flatten())
-    }
-
-    fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let path = PathId(reader.u8()?);
-        let largest = reader.varint()?;
-        let delay_us = reader.varint()?;
-        let more = reader.varint()?;
-        if more >= ACK_RANGES_MAX as u64 {
-            return Err(DecodeError::Malformed);
-        }
-        let start = reader.clone();
-        let mut low = largest.checked_sub(reader.varint()?).ok_or(DecodeError::Malformed)?;
-        for _ in 0..more {
-            let gap = reader.varint()?;
-            let len = reader.varint()?;
-            // A gap of 0 means one missing packet, as in RFC 9000 section 19.3.1.
-            let high = low.checked_sub(gap + 2).ok_or(DecodeError::Malformed)?;
-            low = high.checked_sub(len).ok_or(DecodeError::Malformed)?;
-        }
-        let mut body = start.clone();
-        let bytes = body.bytes(start.remaining() - reader.remaining())?;
-        Ok(Self { path, largest, delay_us, ranges: AckRanges::Encoded(bytes) })
-    }
-
-    fn encode(&self, out: &mut impl Writer) {
-        out.put_u8(self.path.0);
-        out.put_varint(self.largest);
-        out.put_varint(self.delay_us.min(VARINT_MAX));
-        out.put_varint(self.ranges().count() as u64 - 1);
-        let mut above: Option<u64> = None;
-        for (low, high) in self.ranges() {
-            if let Some(above) = above {
-                out.put_varint(above - high - 2);
-            }
-            out.put_varint(high - low);
-            above = Some(low);
-        }
-    }
-}
-
-/// Walks encoded ranges that [`Ack::decode`] found well-formed.
-struct RangeReader<'a> {
-    reader: Reader<'a>,
-    high: Option<u64>,
-}
-
-impl<'a> RangeReader<'a> {
-    fn new(largest: u64, bytes: &'a [u8]) -> Self {
-        Self { reader: Reader::new(bytes), high: Some(largest) }
-    }
-}
-
-impl Iterator for RangeReader<'_> {
-    type Item = (u64, u64);
-
-    fn next(&mut self) -> Option<(u64, u64)> {
-        let high = self.high?;
-        let low = high - self.reader.varint().ok()?;
-        self.high = self.reader.varint().ok().map(|gap| low - gap - 2);
-        Some((low, high))
-    }
 }
 
 /// A message or a part of one.
@@ -322,43 +243,6 @@ pub struct Open<'a> {
     pub datagram: &'a [u8],
 }
 
-/// One step of a punch (SPEC section 9.9). Only ports are told: the address they belong to is the
-/// one that the server shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Punch {
-    /// Numbers the rounds of the side that began this one.
-    pub round: u64,
-    /// What is told.
-    pub step: PunchStep,
-}
-
-/// What a [`Punch`] tells of the sender's own NAT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PunchStep {
-    /// Some of these ports are open towards the receiver, who is asked to probe them.
-    Open(OpenPorts),
-    /// The port that the last fresh socket got, and how far the next ones follow each other.
-    Base {
-        /// The port.
-        port: u16,
-        /// Distance from one allocation to the next.
-        step: i16,
-    },
-}
-
-/// `count` ports from `first` on, `step` apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenPorts {
-    /// The first one.
-    pub first: u16,
-    /// Distance from one to the next.
-    pub step: i16,
-    /// How many.
-    pub count: u16,
-    /// How many of them are open, at least.
-    pub open: u16,
-}
-
 impl<'a> Frame<'a> {
     /// Takes the next frame off `reader`.
     ///
@@ -395,12 +279,16 @@ impl<'a> Frame<'a> {
                 datagram: reader.string(OPEN_DATAGRAM_LEN_MAX)?,
             }),
             number::NAT => Self::Nat(reader.varint()?, reader.string(PROFILE_LEN_MAX)?),
-            number::PUNCH => Self::Punch(decode_punch(reader)?),
+            number::PUNCH => Self::Punch(Punch::decode(reader)?),
             0x40..=0x7F => {
                 reader.string(usize::MAX)?;
                 Self::Unknown(kind)
             }
-            _ => return Err(DecodeError::UnknownFrame(kind)),
+            number::DATAGRAM => Self::Datagram(reader.string(usize::MAX)?),
+            _ => match StreamFrame::decode(kind, reader)? {
+                Some(frame) => Self::Stream(frame),
+                None => return Err(DecodeError::UnknownFrame(kind)),
+            },
         })
     }
 
@@ -463,7 +351,12 @@ impl<'a> Frame<'a> {
                 out.put_varint(*generation);
                 out.put_string(profile);
             }
-            Self::Punch(punch) => encode_punch(*punch, out),
+            Self::Punch(punch) => punch.encode(out),
+            Self::Stream(frame) => frame.encode(out),
+            Self::Datagram(bytes) => {
+                out.put_u8(number::DATAGRAM);
+                out.put_string(bytes);
+            }
             Self::Unknown(kind) => {
                 out.put_u8(*kind);
                 out.put_string(&[]);
@@ -567,38 +460,4 @@ fn decode_rekey(reader: &mut Reader<'_>) -> Result<Rekey, DecodeError> {
         _ => return Err(DecodeError::Malformed),
     };
     Ok(Rekey { generation, step, public: reader.array()? })
-}
-
-fn decode_punch(reader: &mut Reader<'_>) -> Result<Punch, DecodeError> {
-    let round = reader.varint()?;
-    let step = match reader.u8()? {
-        0 => PunchStep::Open(OpenPorts {
-            first: reader.u16()?,
-            step: reader.u16()? as i16,
-            count: reader.u16()?,
-            open: reader.u16()?,
-        }),
-        1 => PunchStep::Base { port: reader.u16()?, step: reader.u16()? as i16 },
-        _ => return Err(DecodeError::Malformed),
-    };
-    Ok(Punch { round, step })
-}
-
-fn encode_punch(punch: Punch, out: &mut impl Writer) {
-    out.put_u8(number::PUNCH);
-    out.put_varint(punch.round);
-    match punch.step {
-        PunchStep::Open(ports) => {
-            out.put_u8(0);
-            out.put_u16(ports.first);
-            out.put_u16(ports.step as u16);
-            out.put_u16(ports.count);
-            out.put_u16(ports.open);
-        }
-        PunchStep::Base { port, step } => {
-            out.put_u8(1);
-            out.put_u16(port);
-            out.put_u16(step as u16);
-        }
-    }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::codec::{VARINT_MAX, address_len, varint_len};
 use super::frame::*;
 use super::*;
-use crate::id::{Channel, ConnectId, PathId, PeerKey, Sequence};
+use crate::id::{Channel, ConnectId, PathId, PeerKey, Sequence, StreamId};
 
 /// A frame's parts that live outside of it.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ struct Numbers {
 fn numbers() -> impl Strategy<Value = Numbers> {
     let candidates = prop::collection::vec(candidate(), 0..=CANDIDATES_MAX);
     let varints = (0..=VARINT_MAX, 0..MESSAGE_LEN_MAX - 300);
-    let small = (0u8..21, any::<u8>(), any::<u32>());
+    let small = (0u8..27, any::<u8>(), any::<u32>());
     (small, varints, address(), any::<[u8; 32]>(), candidates).prop_map(
         |((kind, small, word), (varint, offset), address, key, candidates)| Numbers {
             kind,
@@ -129,6 +129,18 @@ fn frame<'a>(numbers: &Numbers, owned: &'a Owned) -> Frame<'a> {
             round: varint,
             step: PunchStep::Base { port: word as u16, step: (word >> 16) as i16 },
         }),
+        20 => Frame::Datagram(bytes),
+        21 => {
+            let (id, fin) = (StreamId(varint), small & 1 == 1);
+            Frame::Stream(StreamFrame::Data(StreamData { id, offset, fin, bytes }))
+        }
+        22 => {
+            let (id, code) = (StreamId(varint), word.into());
+            Frame::Stream(StreamFrame::Reset { id, code, final_size: offset })
+        }
+        23 => Frame::Stream(StreamFrame::Stop { id: StreamId(varint), code: offset }),
+        24 => Frame::Stream(StreamFrame::Window { id: StreamId(varint), limit: offset }),
+        25 => Frame::Stream(StreamFrame::Max(varint)),
         _ => {
             let (first, step) = (word as u16, (word >> 16) as i16);
             let (count, open) = (offset as u16, varint as u16);
@@ -259,9 +271,11 @@ fn refused(bytes: &[u8]) -> DecodeError {
 #[test]
 fn frames_outside_their_ranges_are_refused() {
     assert_eq!(refused(&[0x14]), DecodeError::UnknownFrame(0x14));
-    assert_eq!(refused(&[0x20]), DecodeError::UnknownFrame(0x20), "reserved is unknown");
+    assert_eq!(refused(&[0x24]), DecodeError::UnknownFrame(0x24), "reserved is unknown");
     assert_eq!(refused(&[0x80]), DecodeError::UnknownFrame(0x80));
-    let malformed: [(&str, &[u8]); 8] = [
+    let malformed: [(&str, &[u8]); 10] = [
+        ("a fin of 2", &[0x20, 0, 0, 2, 0]),
+        ("a stream that is too long", &[0x20, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 1, 7]),
         ("an address of family 5", &[0x02, 5, 1, 2, 3, 4, 0, 1]),
         ("an ACK below zero", &[0x03, 0, 5, 0, 0, 6]),
         ("an ACK of 33 ranges", &[0x03, 0, 63, 0, 32, 0]),

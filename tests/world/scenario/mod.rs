@@ -9,6 +9,7 @@ mod flow;
 mod matrix;
 mod stage;
 mod talk;
+mod transport;
 
 pub use chaos::chaos;
 pub use first_message::{FirstMessage, first_message};
@@ -19,3 +20,4 @@ pub use matrix::{
 };
 pub use stage::{Failure, Site, Stage};
 pub use talk::talk;
+pub use transport::{play, transport};

@@ -10,6 +10,7 @@ mod handshake;
 mod near;
 mod paths;
 mod punch;
+mod streams;
 mod why;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,7 +36,7 @@ use crate::id::{
 use crate::io::Route;
 use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
-use crate::transport::{self, ControlFrame, Event};
+use crate::transport::{self, ControlFrame, Event, StreamEvent, StreamKey, StreamSide};
 use crate::traversal::{self, Agent, Role};
 use crate::wire::frame::{Candidate, CandidateKind, Candidates};
 use crate::wire::{Family, RelayHeader, receiver_of};
@@ -88,6 +89,8 @@ pub(super) struct PeerLink {
     last_used: Instant,
     /// When a packet of the session last opened, or the session began.
     last_heard: Instant,
+    /// When a packet last opened, or the first stream was opened.
+    alive_at: Instant,
     warm_at: Instant,
     reintroduced: Option<Instant>,
     /// When to ask for another introduction, unless the relayed path answers before.
@@ -131,6 +134,10 @@ pub(super) enum Notice {
     Readable,
     /// There is room to write.
     Writable,
+    /// Something happened to a stream.
+    Stream(StreamKey, StreamEvent),
+    /// A datagram came.
+    Datagram(Bytes),
     /// The peer said CLOSE.
     Closed,
     /// Another path is in use.
@@ -153,7 +160,7 @@ impl PeerLink {
             boot: member.boot,
             epoch: Epoch(core.rng.next_u64()),
             role: if core.own < member.key { Role::Controlling } else { Role::Controlled },
-            conversation: Conversation::new(transport::Config::peer(), now),
+            conversation: Conversation::new(config(core.own, member.key), now),
             handshake: None,
             replied: VecDeque::new(),
             relay: None,
@@ -174,6 +181,7 @@ impl PeerLink {
             candidates_told: 0,
             last_used: now,
             last_heard: now,
+            alive_at: now,
             warm_at: now + RELAY_WARM,
             reintroduced: None,
             reintroduce_at: None,
@@ -225,7 +233,8 @@ impl PeerLink {
 
     /// Whether messages wait and nothing is done about it.
     pub(super) fn wants_session(&self) -> bool {
-        !self.is_connected_or_connecting() && !self.conversation.transport_ref().is_idle()
+        !self.is_connected_or_connecting()
+            && (self.has_open_streams() || !self.conversation.transport_ref().is_idle())
     }
 
     /// A session ended in a quarrel: the next one waits a little longer each time.
@@ -251,12 +260,14 @@ impl PeerLink {
     pub(super) fn is_forgettable(&self, idle: Duration, now: Instant) -> bool {
         self.conversation.transport_ref().is_idle()
             && !self.has_message()
+            && !self.has_open_streams()
             && now.saturating_duration_since(self.last_used) > idle
     }
 
     /// Whether the pair talked lately.
     pub(super) fn is_talking(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_used) < TALKING
+            || self.has_open_streams()
             || !self.conversation.transport_ref().is_idle()
     }
 
@@ -354,9 +365,11 @@ impl PeerLink {
         self.relay = None;
     }
 
-    /// Whether the peer is not known to have the receipt of every message taken here.
-    pub(super) fn owes_receipts(&self) -> bool {
-        self.has_session() && self.conversation.transport_ref().owes_receipts()
+    /// Whether the peer is not known to have the receipt of every message taken here, and all of
+    /// every stream that was finished.
+    pub(super) fn owes(&self) -> bool {
+        let transport = self.conversation.transport_ref();
+        self.has_session() && (transport.owes_receipts() || transport.owes_stream_ends())
     }
 
     /// Queues CLOSE.
@@ -424,7 +437,7 @@ impl PeerLink {
         if arrived.confirmed && !self.has_open_path() {
             self.began_session(core, now);
         }
-        self.last_heard = now;
+        (self.last_heard, self.alive_at) = (now, now);
         if let Origin::Direct(route) = origin {
             if let Some(agent) = &mut self.agent {
                 agent.traffic(route, now);
@@ -481,6 +494,8 @@ impl PeerLink {
                 }
                 Event::Readable => notices.push(Notice::Readable),
                 Event::Writable => notices.push(Notice::Writable),
+                Event::Stream(key, event) => notices.push(Notice::Stream(key, event)),
+                Event::Datagram(datagram) => notices.push(Notice::Datagram(datagram)),
                 Event::PathSuspect(path) => self.suspect(path, now),
                 Event::PathFailed(path) => self.give_up(path, now),
                 Event::PathRecovered(path) => self.recovered(path, now),
@@ -514,8 +529,9 @@ impl PeerLink {
             ControlFrame::Nat(generation, profile) => self.hear_nat(generation, &profile),
             ControlFrame::Punch(punch) => self.hear_punch(punch, core, now),
             ControlFrame::Close(code, _) => {
-                if code != control::code::BYE {
-                    self.hold_off(now);
+                match code {
+                    control::code::BYE => self.lose_streams(now),
+                    _ => self.hold_off(now),
                 }
                 notices.push(Notice::Closed);
             }
@@ -554,6 +570,9 @@ impl PeerLink {
             self.last_heard = now;
             self.begin_handshake(core, now);
         }
+        if self.lost_at().is_some_and(|at| at <= now) {
+            self.lose_streams(now);
+        }
         let talks = self.is_talking(now);
         if let Some(agent) = &mut self.agent {
             if !talks {
@@ -567,6 +586,7 @@ impl PeerLink {
             if self.relay_stats().is_some() && self.has_session() && self.is_talking(now) {
                 self.conversation.transport().probe(PathId::SERVER, now);
             }
+            self.keep_streams_warm(now);
         }
     }
 
@@ -582,6 +602,7 @@ impl PeerLink {
     pub(super) fn poll_timeout(&self) -> Deadline {
         let mut next = earliest(self.conversation.poll_timeout(), Some((self.warm_at, "warm")));
         next = earliest(next, self.deaf_at().map(|at| (at, "silent peer")));
+        next = earliest(next, self.lost_at().map(|at| (at, "lost peer")));
         let pause = self.not_before.filter(|_| self.wants_session());
         next = earliest(next, pause.map(|at| (at, "pause")));
         next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
@@ -591,6 +612,12 @@ impl PeerLink {
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
         earliest(next, handshake)
     }
+}
+
+/// The smaller key opens the streams of even number.
+fn config(own: PeerKey, peer: PeerKey) -> transport::Config {
+    let side = if own < peer { StreamSide::Even } else { StreamSide::Odd };
+    transport::Config { streams: Some(side), ..transport::Config::peer() }
 }
 
 /// The candidates of an introduction: those the peer registered and where the server sees it.

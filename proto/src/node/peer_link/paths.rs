@@ -143,8 +143,14 @@ impl PeerLink {
             || self.direct.keys().any(|path| transport.path_stats(*path).is_some())
     }
 
+    /// Whether a check of this pair was ever answered on the route. A handshake may begin on it
+    /// although the path is given up for the moment: without one no path would last.
+    pub(in crate::node) fn has_met_on(&self, route: Route) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.has_worked(route))
+    }
+
     /// Whether a check of this pair was answered on the route.
-    pub(in crate::node) fn has_validated(&self, route: Route) -> bool {
+    fn has_validated(&self, route: Route) -> bool {
         self.agent.as_ref().is_some_and(|agent| agent.is_validated(route))
     }
 

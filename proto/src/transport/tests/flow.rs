@@ -216,6 +216,19 @@ fn an_idle_transport_is_small() {
         let paths: usize = transport.paths.iter().map(|path| size_of::<Path>() + path.heap()).sum();
         let heap = transport.outbox.heap() + transport.inbox.heap() + paths;
         assert_eq!((transport.control.is_empty(), transport.events.capacity()), (true, 0));
-        assert!(size_of::<Transport>() + heap <= 900, "{} + {heap}", size_of::<Transport>());
+        assert!(size_of::<Transport>() + heap <= 980, "{} + {heap}", size_of::<Transport>());
     }
+}
+
+#[test]
+fn what_is_held_is_told() {
+    let mut pair = Pair::new(Link::clean(5), 21);
+    pair.b.reads = false;
+    pair.send(Side::A, 0, pattern(1, 1000));
+    pair.send(Side::A, 1, pattern(2, 5000));
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(pair.b.transport.held(), 6000 + 2 * 32);
+    pair.b.reads = true;
+    pair.run_until_idle(MINUTES);
+    assert_eq!(pair.b.transport.held(), 0);
 }

@@ -9,7 +9,8 @@ use rand_chacha::ChaCha12Rng;
 
 use super::origin;
 use crate::id::{Channel, Epoch, PacketNumber, PathId, Sequence};
-use crate::transport::{Config, Event, FrameError, PathKind, Received, Transport};
+use crate::transport::mtu::GROWTH_MAX;
+use crate::transport::{Config, Event, FrameError, PathKind, Received, StreamSide, Transport};
 
 pub(super) const PAYLOAD: usize = 1150;
 /// More steps than any scenario needs: a live-lock fails instead of hanging.
@@ -125,9 +126,10 @@ impl Pair {
     /// Without session and paths.
     pub(super) fn bare(config: &Config, seed: u64) -> Self {
         let now = origin();
+        let of = |side| Config { streams: Some(side), ..config.clone() };
         Self {
-            a: End::new(config.clone(), 0xA0, now),
-            b: End::new(config.clone(), 0xB0, now),
+            a: End::new(of(StreamSide::Even), 0xA0, now),
+            b: End::new(of(StreamSide::Odd), 0xB0, now),
             now,
             links: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -271,7 +273,7 @@ impl Pair {
         let mut packets = Vec::new();
         let mut bytes = Vec::new();
         while let Some(number) = end.transport.poll_packet(&mut bytes, now) {
-            assert!(!bytes.is_empty() && bytes.len() <= PAYLOAD);
+            assert!(!bytes.is_empty() && bytes.len() <= PAYLOAD + usize::from(GROWTH_MAX));
             packets.push((number, std::mem::take(&mut bytes)));
         }
         end.packets += packets.len() as u64;

@@ -1,9 +1,13 @@
 //! Conversations of two transports.
 
+mod behaviour;
+mod bottleneck;
 mod faults;
 mod flow;
 mod link;
 mod paths;
+mod recovery;
 mod sessions;
+mod streams;
 
 pub(in crate::transport) use crate::time::origin;

@@ -1,0 +1,359 @@
+//! One end: a process with a key, its conversation, and an application that reads as it likes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use p2sp_proto::conversation::{Conversation, PacketError};
+use p2sp_proto::id::{Address, Boot, Epoch, PathId};
+use p2sp_proto::session::StaticKey;
+use p2sp_proto::transport::{Config, ControlFrame, Event, PathKind};
+use p2sp_proto::wire::frame::Candidates;
+use p2sp_proto::wire::{DATAGRAM_LEN_BASE, RELAY_HEADER_LEN};
+use rand::RngCore;
+
+use super::Side;
+use super::handshake::Handshakes;
+use super::ledger::{Ledger, Violation};
+
+/// A slow reader takes a message this often.
+const READ_EVERY: Duration = Duration::from_millis(150);
+/// An end that waits for an answer for this long asks for a new session.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Packets that one call may bring forth; the largest congestion windows hold fewer.
+const BURST_MAX: usize = 20_000;
+/// What a conversation may hold beyond its memory for one session: whole messages of the session
+/// before (half of it), and early data (as much again).
+const HELD_FACTOR: usize = 3;
+
+/// A datagram and the path on which it travels.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub(super) path: PathId,
+    pub(super) bytes: Vec<u8>,
+    pub(super) kind: Kind,
+}
+
+/// What its sender made it for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Init,
+    Reply,
+    Data,
+}
+
+/// How the application reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// At once.
+    Eager,
+    /// A message at a time.
+    Slow,
+    /// Not at all.
+    Never,
+}
+
+/// What a new process knows of the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remote {
+    /// Its key.
+    Key,
+    /// Its boot value too: a server introduced the two.
+    Introduced,
+}
+
+/// One of two.
+pub struct End {
+    pub(super) side: Side,
+    pub(super) conversation: Conversation,
+    pub(super) handshakes: Handshakes,
+    /// How far its clock is ahead of the world's.
+    pub ahead: Duration,
+    /// How it reads from now on.
+    pub reading: Reading,
+    /// Whether a message was refused and no word of room came since.
+    pub refused: bool,
+    /// How many datagrams it sent.
+    pub datagrams: u64,
+    /// Its direct paths, which it opens in every session.
+    paths: BTreeMap<PathId, PathKind>,
+    next_read: Option<Instant>,
+    waiting_since: Option<Instant>,
+    /// Generation of the candidates that it told the process at the other end last.
+    pub(super) candidates_told: Option<u64>,
+    /// The newest generation that it heard.
+    pub(super) candidates_heard: Option<u64>,
+    /// Grows over all processes of this side.
+    generation: u64,
+    memory_max: usize,
+}
+
+impl End {
+    pub(super) fn new(side: Side, config: &Config, now: Instant, rng: &mut impl RngCore) -> Self {
+        let [own, remote] =
+            [side, side.other()].map(|of| StaticKey::from_bytes([of as u8 + 1; 32]));
+        Self {
+            side,
+            conversation: Conversation::new(config.clone(), now),
+            handshakes: Handshakes::new(side, own, remote.public(), rng),
+            ahead: Duration::ZERO,
+            reading: Reading::Eager,
+            refused: false,
+            datagrams: 0,
+            paths: BTreeMap::new(),
+            next_read: None,
+            waiting_since: None,
+            candidates_told: None,
+            candidates_heard: None,
+            generation: 0,
+            memory_max: config.receive_memory_max,
+        }
+    }
+
+    pub(super) fn restart(&mut self, config: &Config, now: Instant, rng: &mut impl RngCore) {
+        let fresh = Self::new(self.side, config, now, rng);
+        let (ahead, reading) = (self.ahead, self.reading);
+        let (datagrams, generation) = (self.datagrams, self.generation);
+        let counter = self.handshakes.early_counter();
+        *self = Self { ahead, reading, datagrams, generation, ..fresh };
+        self.handshakes.go_on_counting(counter);
+    }
+
+    /// The lineage of the messages it sends.
+    pub fn epoch(&self) -> Epoch {
+        self.handshakes.epoch
+    }
+
+    pub(super) fn boot(&self) -> Boot {
+        self.handshakes.boot
+    }
+
+    pub(super) fn learn_boot(&mut self, boot: Boot) {
+        self.handshakes.remote_boot = boot;
+    }
+
+    /// The messages and the session.
+    pub fn conversation(&mut self) -> &mut Conversation {
+        &mut self.conversation
+    }
+
+    /// Begins a handshake, if none is under way.
+    pub fn dial(&mut self, now: Instant, rng: &mut impl RngCore) {
+        self.handshakes.begin(&mut self.conversation, now, rng);
+    }
+
+    /// Opens a direct path, in this session and those to come.
+    pub fn open(&mut self, path: PathId, now: Instant) {
+        self.paths.insert(path, PathKind::Direct);
+        self.open_now(path, PathKind::Direct, now);
+    }
+
+    /// Gives a path up for good; `told` says whether the other end hears of it.
+    pub fn close(&mut self, path: PathId, told: bool, now: Instant) {
+        if self.paths.remove(&path).is_some() {
+            let transport = self.conversation.transport();
+            transport.close_path(path, now);
+            if told {
+                transport.control(ControlFrame::PathRetire(path), None, now);
+            }
+        }
+    }
+
+    /// States another generation of candidates, which must arrive.
+    pub fn tell_candidates(&mut self, now: Instant) {
+        self.generation += 1;
+        self.candidates_told = Some(self.generation);
+        let frame = Candidates { generation: self.generation, list: Vec::new() };
+        self.conversation.transport().control(ControlFrame::Candidates(frame), None, now);
+    }
+
+    /// Whether nothing of it waits for anything.
+    pub fn is_idle(&self) -> bool {
+        let transport = self.conversation.transport_ref();
+        transport.is_idle() && !transport.has_message() && !self.handshakes.is_pending()
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!(
+            "{:?}: session {:?}, handshake {}, reading {:?}, {:?}",
+            self.side,
+            self.conversation.session().map(p2sp_proto::session::Session::local),
+            self.handshakes.is_pending(),
+            self.reading,
+            self.conversation.transport_ref()
+        )
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        parcel: Parcel,
+        spoiled: bool,
+        now: Instant,
+        rng: &mut impl RngCore,
+    ) -> Result<(), Violation> {
+        match parcel.kind {
+            Kind::Init => {
+                if self.handshakes.handle_init(&mut self.conversation, &parcel.bytes, now, rng) {
+                    self.began_session(now);
+                }
+            }
+            Kind::Reply => {
+                if self.handshakes.handle_reply(&mut self.conversation, &parcel.bytes, now) {
+                    self.began_session(now);
+                    self.conversation.transport().probe(PathId::SERVER, now);
+                }
+            }
+            Kind::Data => self.handle_packet(parcel, spoiled, now, rng)?,
+        }
+        Ok(())
+    }
+
+    fn handle_packet(
+        &mut self,
+        mut parcel: Parcel,
+        spoiled: bool,
+        now: Instant,
+        rng: &mut impl RngCore,
+    ) -> Result<(), Violation> {
+        let before = self.session_address();
+        match self.conversation.handle_packet(&mut parcel.bytes, rng, now) {
+            Err(PacketError::Open(_)) => {}
+            Err(PacketError::Frame(error)) => {
+                return Err(Violation(format!("{:?} refuses a packet: {error:?}", self.side)));
+            }
+            Ok(_) if spoiled => {
+                return Err(Violation(format!("{:?} takes a spoiled packet", self.side)));
+            }
+            Ok(_) => {
+                self.waiting_since = None;
+                if self.session_address() != before {
+                    self.began_session(now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Paths have to be opened in every session.
+    fn began_session(&mut self, now: Instant) {
+        self.waiting_since = None;
+        self.open_now(PathId::SERVER, PathKind::Relay, now);
+        for (path, kind) in self.paths.clone() {
+            self.open_now(path, kind, now);
+        }
+    }
+
+    fn open_now(&mut self, path: PathId, kind: PathKind, now: Instant) {
+        let Some(session) = self.conversation.session() else { return };
+        let header = if kind == PathKind::Relay { RELAY_HEADER_LEN } else { 0 };
+        let payload_max = DATAGRAM_LEN_BASE - header - session.overhead();
+        self.conversation.transport().open_path(path, kind, payload_max, now);
+    }
+
+    fn session_address(&self) -> Option<Address> {
+        self.conversation.session().map(p2sp_proto::session::Session::local)
+    }
+
+    /// Takes messages and events out.
+    pub(super) fn collect(&mut self, now: Instant, ledger: &mut Ledger) -> Result<(), Violation> {
+        while let Some(event) = self.conversation.poll_event() {
+            self.note(event, now, ledger)?;
+        }
+        self.read(now, ledger)?;
+        let held = self.conversation.transport_ref().held();
+        if held > HELD_FACTOR * self.memory_max {
+            return Err(Violation(format!("{:?} holds {held} bytes", self.side)));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, event: Event, now: Instant, ledger: &mut Ledger) -> Result<(), Violation> {
+        match event {
+            Event::Delivered { channel, below, .. } => {
+                ledger.note_receipt(self.side, self.epoch(), channel, below)?;
+            }
+            Event::Writable => self.refused = false,
+            Event::PathFailed(path) => self.close(path, true, now),
+            Event::Control { frame: ControlFrame::PathRetire(path), .. } => {
+                self.close(path, false, now);
+            }
+            Event::Control { frame: ControlFrame::Candidates(candidates), .. } => {
+                self.candidates_heard = self.candidates_heard.max(Some(candidates.generation));
+            }
+            Event::Readable
+            | Event::PathSuspect(_)
+            | Event::PathRecovered(_)
+            | Event::Control { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, now: Instant, ledger: &mut Ledger) -> Result<(), Violation> {
+        let may_read = |next: Option<Instant>, reading: Reading| match reading {
+            Reading::Eager => true,
+            Reading::Slow => next.is_none_or(|next| next <= now),
+            Reading::Never => false,
+        };
+        while may_read(self.next_read, self.reading) {
+            let transport = self.conversation.transport();
+            let epoch = transport.remote_epoch();
+            let Some(received) = transport.poll_message(now) else { break };
+            ledger.note_delivered(self.side.other(), epoch, &received)?;
+            self.next_read = Some(now + READ_EVERY);
+        }
+        Ok(())
+    }
+
+    /// What is to be sent now.
+    pub(super) fn poll(
+        &mut self,
+        now: Instant,
+        rng: &mut impl RngCore,
+    ) -> Result<Vec<Parcel>, Violation> {
+        self.look_after_session(now, rng);
+        let mut parcels = self.handshakes.poll(now);
+        while let Some((path, bytes)) = self.conversation.poll_datagram(rng, now) {
+            if bytes.len() > DATAGRAM_LEN_BASE {
+                return Err(Violation(format!("a datagram of {} bytes", bytes.len())));
+            }
+            parcels.push(Parcel { path, bytes, kind: Kind::Data });
+            if parcels.len() > BURST_MAX {
+                return Err(Violation(format!("{:?} does not stop sending", self.side)));
+            }
+        }
+        self.datagrams += parcels.len() as u64;
+        Ok(parcels)
+    }
+
+    /// A session is wanted where there is something to say; one that stays silent is replaced.
+    fn look_after_session(&mut self, now: Instant, rng: &mut impl RngCore) {
+        let idle = self.conversation.transport_ref().is_idle();
+        if idle {
+            self.waiting_since = None;
+            return;
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        if self.conversation.session().is_none() || now >= since + PATIENCE {
+            self.waiting_since = Some(now);
+            self.dial(now, rng);
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.conversation.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.conversation.handle_timeout(now);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let readable = self.conversation.transport_ref().has_message();
+        let read = self.next_read.filter(|_| self.reading == Reading::Slow && readable);
+        let patience = self.waiting_since.map(|since| (since + PATIENCE, "patience"));
+        self.conversation
+            .poll_timeout()
+            .into_iter()
+            .chain(self.handshakes.poll_timeout())
+            .chain(read.map(|at| (at, "reading")))
+            .chain(patience)
+            .min()
+    }
+}
