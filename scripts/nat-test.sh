@@ -18,7 +18,8 @@ first_ms   the first message is delivered
 direct_ms  one of the two peers has a confirmed direct path; for simple pairs this takes at least
            (R_A + R_B) / 2 + 2 D, which is 6 times the delay (120 ms by default)
 both_ms    both have
-again_ms   after a disturbance: from when the network is back to when all messages go directly again
+again_ms   after a disturbance: from when the network is back to when all messages go directly again; where mappings end
+           by themselves: the longest time in which not all did
 Numbered messages flow both ways, 20 a second around a disturbance; each must arrive once and in order. With --runs, the
 medians follow the runs of a case. The path is judged from outside, by who carried the bytes.
 
@@ -131,7 +132,7 @@ read_case() {
     name="$1" expected="$2" LAB=()
     shift 2
     a=none b=none topology=wide carrier=none delay_a=20 delay_b=20 input=drop hairpin=off ports=joined range=apart
-    weather=0 jitter=0 way=open event=none timed=no
+    weather=0 jitter=0 way=open event=none timed=no server=one limit=8
     for option in "$@"; do
         case "$option" in
             loss=*) weather="${option#*=}" ;;
@@ -334,11 +335,12 @@ control_experiment() {
 
 talk() {
     local found observed=- first_ms=- direct_ms=- both_ms=- again_ms=- sent=- delivered=- doubled=- outcome=0 word
-    local listen=("$LAB_SERVER:3478")
+    local listen=("$LAB_SERVER:3478") second=()
     [ "$topology" != six-only ] || listen+=("[$LAB_SERVER_SIX]:3478")
+    [ "$server" = one ] || second=(--alt-ip $LAB_SERVER_2)
     # shellcheck disable=SC2046
     found="$("$NATBOX" talk --a "$NS_A" --b "$NS_B" --server "$NS_SERVER" --listen "${listen[@]}" \
-        --rendezvous-bin "$bin/rendezvous" --peer-bin "$bin/peer" --control "$LAB_CONTROL" --dir "$DIR" \
+        "${second[@]}" --direct-limit "$limit" --rendezvous-bin "$bin/rendezvous" --peer-bin "$bin/peer" --control "$LAB_CONTROL" --dir "$DIR" \
         --expect "$expected" $(disturbance) 2>"$DIR/complaint")" || outcome=1
     for word in $found; do
         case "$word" in
@@ -359,6 +361,8 @@ disturbance() {
         move) echo --disturb lab_leave --outage 500 --mend lab_arrive ;;
         restart) echo --disturb lab_power_off --outage 1000 --mend lab_power_on ;;
         rebind) echo --mend lab_forget ;;
+        # The first two ends are met unprepared.
+        age) echo --endure 80000 ;;
         # Nothing tells the two that the way is open again, so that it takes until the next of their attempts.
         cut) echo --disturb lab_cut --outage 3000 --relayed-meanwhile --mend lab_mend --again 8000 ;;
     esac

@@ -180,9 +180,9 @@ impl Driver {
             tokio::select! {
                 biased;
                 order = self.orders.recv(), if self.phase == Phase::Running => self.on_orders(order),
+                () = self.streams.nudged() => self.streams.serve(&mut self.node, Instant::now()),
                 () = self.net.ready() => self.receive(),
                 () = self.lan.ready() => self.hear(),
-                () = self.streams.nudged() => self.streams.serve(&mut self.node, Instant::now()),
                 () = room_in(incoming), if self.readable => self.deliver(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
                 Some(written) = self.store.writer.join_next() => self.on_written(written),

@@ -139,7 +139,7 @@ impl Peer {
     }
 
     /// Sends bytes that may get lost or overtaken, but not doubled, to a peer that is present or
-    /// talked to: at most what a packet of the path holds, 1100 bytes or a little more.
+    /// talked to: at most what a packet of the path holds, 1000 bytes in any case.
     ///
     /// # Errors
     /// [`SendError::Name`], [`SendError::Closed`], or [`SendError::Failed`]: 404 when the peer is

@@ -31,6 +31,8 @@ pub(crate) struct Lan {
     only: Option<IpAddr>,
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
+    /// Links spoken to, whose groups were joined.
+    spoken: Vec<Link>,
 }
 
 /// A way out of this host.
@@ -43,7 +45,7 @@ enum Link {
 impl Lan {
     pub(crate) fn new(bind: Option<SocketAddr>) -> Self {
         let only = bind.map(|bind| bind.ip()).filter(|ip| !ip.is_unspecified());
-        Self { only, v4: None, v6: None }
+        Self { only, v4: None, v6: None, spoken: Vec::new() }
     }
 
     /// Sends a datagram to everybody on every link.
@@ -52,10 +54,35 @@ impl Lan {
             debug!(%error, "interfaces");
             Vec::new()
         });
-        for link in links(&interfaces, self.only) {
+        let links = links(&interfaces, self.only);
+        self.leave_all_but(links.clone());
+        for link in links {
             if let Err(error) = self.announce_on(link, datagram) {
                 trace!(%error, ?link, "nothing announced");
             }
+        }
+    }
+
+    /// Leaves the groups of links that are no more: a socket can be in few.
+    fn leave_all_but(&mut self, links: Vec<Link>) {
+        let gone = std::mem::replace(&mut self.spoken, links);
+        for link in gone.into_iter().filter(|link| !self.spoken.contains(link)) {
+            if let Err(error) = self.leave(link) {
+                // The system did so when the interface went.
+                trace!(%error, ?link, "group not left");
+            }
+        }
+    }
+
+    fn leave(&self, link: Link) -> io::Result<()> {
+        match (link, &self.v4, &self.v6) {
+            (Link::V4 { address, .. }, Some(socket), _) => {
+                SockRef::from(socket).leave_multicast_v4(&GROUP_V4, &address)
+            }
+            (Link::V6 { index }, _, Some(socket)) => {
+                SockRef::from(socket).leave_multicast_v6(&GROUP_V6, index)
+            }
+            (Link::V4 { .. } | Link::V6 { .. }, ..) => Ok(()),
         }
     }
 
@@ -195,6 +222,18 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_group_of_a_link_that_is_gone_is_left() {
+        let mut lan = Lan::new(Some("127.0.0.1:0".parse().unwrap()));
+        lan.announce(b"here");
+        let [link] = lan.spoken[..] else { panic!("one link: {:?}", lan.spoken) };
+        lan.leave_all_but(vec![link]);
+        assert!(lan.leave(link).is_ok(), "still a member");
+        lan.announce(b"again");
+        lan.leave_all_but(Vec::new());
+        assert!(lan.leave(link).is_err(), "left before");
     }
 
     #[test]

@@ -15,5 +15,6 @@ mod programs;
 mod refusals;
 mod server;
 mod stage;
+mod streams;
 mod stun;
 mod terminal;

@@ -6,7 +6,9 @@
 #   event=none          what happens to A's network in mid-conversation:
 #                       move: the host changes to another network; restart: the router is off for a second and gets
 #                       another address; rebind: it forgets its mappings; cut: nothing passes between the two sites for
-#                       three seconds
+#                       three seconds; age: its mappings end by themselves, three times while the two talk
+#   server=one          two: the rendezvous has a second IP
+#   limit=8             seconds to find a direct path
 #   timed=no            yes: runs alone, because its figures are times
 # EXPECTED is what carries the messages in the end: direct, relay, or lan where the internet sees nothing of them; guess
 # is direct where the ports are guessed right, judged by the count of several runs.
@@ -49,9 +51,9 @@ guessed_pairs() {
 portrestricted:symmetric guess a=portrestricted b=symmetric
 symmetric:portrestricted guess a=symmetric b=portrestricted
 double-symmetric:portrestricted guess a=portrestricted carrier=symmetric topology=carrier-a b=portrestricted
-adm-eif-rand:portrestricted guess a=adm-eif-rand b=portrestricted
+adm-eif-rand:portrestricted guess a=adm-eif-rand b=portrestricted server=two limit=1.5
 adm-adf-rand:portrestricted guess a=adm-adf-rand b=portrestricted
-adm-apdf-rand:portrestricted guess a=adm-apdf-rand b=portrestricted
+adm-apdf-rand:portrestricted guess a=adm-apdf-rand b=portrestricted server=two
 apdm-apdf-seq1:portrestricted guess a=apdm-apdf-seq1 b=portrestricted
 apdm-apdf-seq3:portrestricted guess a=apdm-apdf-seq3 b=portrestricted
 apdm-apdf-block:portrestricted guess a=apdm-apdf-block b=portrestricted
@@ -105,6 +107,7 @@ move direct topology=roam a=portrestricted b=portrestricted event=move
 restart direct a=portrestricted b=portrestricted event=restart
 rebind direct a=eim-apdf-rand b=portrestricted event=rebind
 cut direct a=portrestricted b=portrestricted event=cut
+age direct a=eim-apdf-rand-age25 b=portrestricted event=age
 CASES
 }
 

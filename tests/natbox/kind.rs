@@ -1,15 +1,17 @@
 //! The routers of the lab, by name.
 //!
 //! The kernel plays five of them: `none`, `fullcone`, `restricted`, `portrestricted` and `symmetric`; `firewall` is what
-//! its IPv6 rules make. Every other kind is MAPPING-FILTERING-PORTS, for example `adm-apdf-seq3`, and is played in user
-//! space by the simulated internet's NAT box:
+//! its IPv6 rules make. Every other kind is MAPPING-FILTERING-PORTS[-AGE], for example `adm-apdf-seq3`, and is played in
+//! user space by the simulated internet's NAT box:
 //!
 //! - mapping `eim`, `adm` or `apdm`, filtering `eif`, `adf` or `apdf` (RFC 4787 sections 4.1 and 5);
 //! - ports `pres` (the inner port where it is free), `seqN` (the last one plus N), `block` (from a subscriber's share of
-//!   the ports, as carriers hand it out) or `rand` (any).
+//!   the ports, as carriers hand it out) or `rand` (any);
+//! - `ageN`: a mapping ends at an age of N seconds, whatever goes through it.
 
 use crate::Failure;
 use std::str::FromStr;
+use std::time::Duration;
 use world::nat::{Dependence, NatConfig, Ports};
 
 /// What a carrier hands to a subscriber: 2048 ports from here on.
@@ -20,6 +22,8 @@ const BLOCK: Ports = Ports::Block { first: 40_960, len: 2048 };
 pub(crate) struct Kind {
     pub(crate) mapping: Mapping,
     pub(crate) filtering: Dependence,
+    /// When a mapping ends, whatever goes through it.
+    age: Option<Duration>,
 }
 
 /// Which outer endpoint an inner one gets.
@@ -32,19 +36,21 @@ pub(crate) enum Mapping {
 }
 
 impl Kind {
-    const NONE: Self = Self { mapping: Mapping::Untranslated, filtering: Dependence::Endpoint };
-    const FIREWALL: Self =
-        Self { mapping: Mapping::Untranslated, filtering: Dependence::AddressAndPort };
+    const NONE: Self = Self::new(Mapping::Untranslated, Dependence::Endpoint);
+    const FIREWALL: Self = Self::new(Mapping::Untranslated, Dependence::AddressAndPort);
+
+    const fn new(mapping: Mapping, filtering: Dependence) -> Self {
+        Self { mapping, filtering, age: None }
+    }
 
     /// The kernel's translations, which keep a port where nothing forbids it.
     const fn cone(filtering: Dependence) -> Self {
-        let mapping = Mapping::Translated(Dependence::Endpoint, Ports::Preserving);
-        Self { mapping, filtering }
+        Self::new(Mapping::Translated(Dependence::Endpoint, Ports::Preserving), filtering)
     }
 
     const fn symmetric() -> Self {
         let mapping = Mapping::Translated(Dependence::AddressAndPort, Ports::Random);
-        Self { mapping, filtering: Dependence::AddressAndPort }
+        Self::new(mapping, Dependence::AddressAndPort)
     }
 
     /// The box that plays it; `None` where nothing is translated.
@@ -52,7 +58,8 @@ impl Kind {
         match self.mapping {
             Mapping::Untranslated => None,
             Mapping::Translated(mapping, ports) => {
-                Some(NatConfig::SYMMETRIC.with_behaviour(mapping, self.filtering).with_ports(ports))
+                let config = NatConfig::SYMMETRIC.with_behaviour(mapping, self.filtering);
+                Some(NatConfig { absolute: self.age, ..config.with_ports(ports) })
             }
         }
     }
@@ -96,8 +103,12 @@ fn composed(text: &str) -> Option<Kind> {
         "block" => BLOCK,
         counted => Ports::Sequential { step: counted.strip_prefix("seq")?.parse().ok()? },
     };
+    let age = match parts.next() {
+        Some(age) => Some(Duration::from_secs(age.strip_prefix("age")?.parse().ok()?)),
+        None => None,
+    };
     let mapping = Mapping::Translated(mapping, ports);
-    parts.next().is_none().then_some(Kind { mapping, filtering })
+    parts.next().is_none().then_some(Kind { mapping, filtering, age })
 }
 
 #[cfg(test)]
@@ -115,7 +126,18 @@ mod tests {
         let ports = Ports::Sequential { step: 3 };
         assert_eq!(counting.mapping, Mapping::Translated(Dependence::Address, ports));
         assert_eq!(kind("apdm-apdf-block").config().unwrap().ports, BLOCK);
-        for wrong in ["", "open", "apdm-apdf", "apdm-apdf-seq", "eim-eif-pres-1"] {
+        let short = kind("eim-apdf-rand-age25").config().unwrap();
+        assert_eq!(short.absolute, Some(Duration::from_secs(25)));
+        assert_eq!(kind("eim-apdf-rand").config().unwrap().absolute, None);
+        for wrong in [
+            "",
+            "open",
+            "eim-apdf-rand-age",
+            "eim-apdf-rand-age25-1",
+            "apdm-apdf",
+            "apdm-apdf-seq",
+            "eim-eif-pres-1",
+        ] {
             assert!(wrong.parse::<Kind>().is_err(), "{wrong}");
         }
     }

@@ -3,7 +3,7 @@
 use crate::Failure;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
@@ -105,11 +105,15 @@ impl Program {
         namespace: &str,
         binary: &Path,
         listen: &[SocketAddr],
+        alt_ip: Option<IpAddr>,
         dir: &Path,
     ) -> Result<Self, Failure> {
         let mut command = inside(namespace, binary);
         for address in listen {
             command.args(["--listen", &address.to_string()]);
+        }
+        if let Some(ip) = alt_ip {
+            command.args(["--alt-ip", &ip.to_string()]);
         }
         command.args(["--console", "off", "--data-dir"]).arg(dir.join("rendezvous"));
         command.stdin(Stdio::null());

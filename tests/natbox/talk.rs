@@ -4,7 +4,8 @@
 //! 2. A first batch of numbered messages goes both ways at once, beginning at time zero.
 //! 3. Chat goes on until both peers report the path that is expected, or the time is up.
 //! 4. Where the case disturbs the network, numbered messages flow all the time while it is disturbed and mended; then
-//!    they must go directly again in time.
+//!    they must go directly again in time. Where the network changes by itself, they flow for a while, and must never
+//!    go another way for longer.
 //! 5. A second batch goes both ways. The internet's counters before and after it tell which way it took: between the
 //!    two sites, or through the server's.
 //! 6. Every message must have arrived once, in order.
@@ -14,7 +15,7 @@ use crate::tally::Tally;
 use crate::traffic::{Course, Route, Sample, Traffic, WINDOW};
 use crate::{Failure, say};
 use clap::{Args, ValueEnum};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver};
@@ -51,6 +52,9 @@ pub(crate) struct Options {
     /// Where the rendezvous listens; peer b uses the first, peer a the last.
     #[arg(long, required = true, num_args = 1..)]
     listen: Vec<SocketAddr>,
+    /// The second IP of the rendezvous.
+    #[arg(long)]
+    alt_ip: Option<IpAddr>,
     /// The programs under test.
     #[arg(long)]
     rendezvous_bin: PathBuf,
@@ -116,6 +120,9 @@ struct Disturbance {
     /// Fail unless the conversation is relayed in the last half second of the outage.
     #[arg(long)]
     relayed_meanwhile: bool,
+    /// Milliseconds for which messages flow through a network that changes by itself.
+    #[arg(long, conflicts_with = "mend")]
+    endure: Option<u64>,
     /// Milliseconds in which messages must go directly again.
     #[arg(long, default_value_t = 2000)]
     again: u64,
@@ -127,9 +134,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     talk.meet()?;
     talk.batch(options)?;
     talk.settle(options)?;
-    let (again, mut wrong) = match &options.disturbance.mend {
-        Some(mend) => talk.be_disturbed(options, mend)?,
-        None => (None, Vec::new()),
+    let (again, mut wrong) = match &options.disturbance {
+        Disturbance { mend: Some(mend), .. } => talk.be_disturbed(options, mend)?,
+        Disturbance { endure: Some(time), .. } => talk.endure(options, *time)?,
+        Disturbance { .. } => (None, Vec::new()),
     };
     talk.rest()?;
     let before = Traffic::read(&options.control)?;
@@ -180,6 +188,7 @@ impl Talk {
             &options.server,
             &options.rendezvous_bin,
             &options.listen,
+            options.alt_ip,
             &options.dir,
         )?;
         let (sender, reports) = mpsc::channel();
@@ -266,6 +275,25 @@ impl Talk {
             wrong.push(format!("not direct again within {} ms", limit.as_millis()));
         }
         Ok((again, wrong))
+    }
+
+    /// Lets messages flow for so many milliseconds. Gives the longest time in which they did not all go directly, and
+    /// complaints.
+    fn endure(
+        &mut self,
+        options: &Options,
+        time: u64,
+    ) -> Result<(Option<Duration>, Vec<String>), Failure> {
+        let mut flow = Flow { talk: self, options, course: Course::default() };
+        flow.on_for(Duration::from_millis(time))?;
+        let course = flow.course;
+        let limit = Duration::from_millis(options.disturbance.again);
+        let detour = course.longest_detour();
+        let mut wrong = Vec::new();
+        if detour > limit {
+            wrong.push(format!("not direct for {} ms", detour.as_millis()));
+        }
+        Ok((Some(detour), wrong))
     }
 
     /// Lets everything arrive and the paths fall quiet.

@@ -105,15 +105,33 @@ impl Course {
     /// The beginning of the first window after `back` whose messages all went directly: they have arrived, and until
     /// then the server's site stood still. (What is sent directly may still be lost at a router's filter.)
     pub(crate) fn direct_since(&self, back: Instant) -> Option<Instant> {
-        let is_direct = |first: &&Sample| {
-            let mut later = self.0.iter().skip_while(|sample| sample.at < first.at + WINDOW);
-            let Some(end) = later.next() else { return false };
-            let mut settled = std::iter::once(end).chain(later);
-            settled
-                .find(|sample| sample.arrived >= end.sent)
-                .is_some_and(|settled| between(first, settled) == Route::Direct)
+        let mut later = (0..self.0.len()).filter(|index| self.0[*index].at >= back);
+        later.find(|index| self.is_direct(*index)).map(|index| self.0[index].at)
+    }
+
+    /// The longest time between the beginnings of two such windows, one after the other. The last second cannot be
+    /// judged: its messages are under way.
+    pub(crate) fn longest_detour(&self) -> Duration {
+        let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else {
+            return Duration::ZERO;
         };
-        self.0.iter().filter(|sample| sample.at >= back).find(is_direct).map(|first| first.at)
+        let judged = (0..self.0.len()).take_while(|index| self.0[*index].at + 2 * WINDOW < last.at);
+        let (mut longest, mut direct) = (Duration::ZERO, first.at);
+        for index in judged {
+            longest = longest.max(self.0[index].at - direct);
+            if self.is_direct(index) {
+                direct = self.0[index].at;
+            }
+        }
+        longest
+    }
+
+    fn is_direct(&self, index: usize) -> bool {
+        let (first, later) = (&self.0[index], &self.0[index..]);
+        let end = later.partition_point(|sample| sample.at < first.at + WINDOW);
+        let Some(end_sent) = later.get(end).map(|sample| sample.sent) else { return false };
+        let settled = later[end..].iter().find(|sample| sample.arrived >= end_sent);
+        settled.is_some_and(|settled| between(first, settled) == Route::Direct)
     }
 }
 
@@ -180,5 +198,14 @@ mod tests {
     fn what_is_sent_directly_but_arrives_through_the_server_is_not_direct() {
         let (course, at) = course(true);
         assert_eq!(course.direct_since(at(0)), Some(at(17)));
+    }
+
+    #[test]
+    fn a_detour_lasts_until_the_next_direct_window() {
+        let (mut course, at) = course(false);
+        assert_eq!(course.longest_detour(), at(13) - at(0));
+        course.0.drain(..14);
+        assert_eq!(course.longest_detour(), Duration::from_millis(50));
+        assert_eq!(Course::default().longest_detour(), Duration::ZERO);
     }
 }

@@ -25,6 +25,8 @@ const RENEW_MIN: Duration = Duration::from_secs(2);
 const ATTEMPT_MAX: Duration = Duration::from_secs(20);
 /// One lease, given back or renewed.
 const RENEWAL_MAX: Duration = Duration::from_secs(10);
+/// Leases given back at a time beside the work: more would be routers that come and go.
+const RETURNS_MAX: usize = 4;
 
 pub(super) struct Keeper {
     bound: SocketAddr,
@@ -35,7 +37,11 @@ pub(super) struct Keeper {
     /// an attempt that was broken off or from before another network, gives it to no other nonce
     /// (RFC 6887 section 11.3).
     nonce: Option<pcp::Nonce>,
+    /// Of attempts on the way that was tried last: a link that comes and goes resets nothing.
     retry: Backoff,
+    tried: Option<Way>,
+    /// Leases that others replaced, on their way back.
+    returning: JoinSet<()>,
 }
 
 impl Keeper {
@@ -45,7 +51,8 @@ impl Keeper {
         found: watch::Sender<Found>,
     ) -> Self {
         let retry = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        Self { bound, aim, found, lease: None, nonce: None, retry }
+        let returning = JoinSet::new();
+        Self { bound, aim, found, lease: None, nonce: None, retry, tried: None, returning }
     }
 
     /// Works until told to end.
@@ -61,15 +68,12 @@ impl Keeper {
                         return;
                     }
                 }
-                Aim::Map(routes) => {
-                    self.retry.reset();
-                    tokio::select! {
-                        changed = next.changed() => if changed.is_err() {
-                            return self.give_back().await;
-                        },
-                        never = self.keep(&routes) => match never {},
-                    }
-                }
+                Aim::Map(routes) => tokio::select! {
+                    changed = next.changed() => if changed.is_err() {
+                        return self.give_back().await;
+                    },
+                    never = self.keep(&routes) => match never {},
+                },
             }
         }
     }
@@ -95,8 +99,14 @@ impl Keeper {
     /// Renews the lease, else gets another. Answers how long it lasts.
     async fn map(&mut self, routes: &[DefaultRoute]) -> Result<Duration, Failure> {
         let way = way_out(self.bound, routes)?;
+        if self.tried.as_ref() != Some(&way) {
+            self.retry.reset();
+            self.tried = Some(way.clone());
+        }
         // One that a router of another network gave is worth nothing here.
-        self.lease.take_if(|lease| lease.way != way);
+        if let Some(old) = self.lease.take_if(|lease| lease.way != way) {
+            self.let_go(old);
+        }
         if let Some(lease) = &mut self.lease {
             match timeout(RENEWAL_MAX, lease.renew()).await.unwrap_or(Err(Failure::Silence)) {
                 Ok(lifetime) => {
@@ -110,9 +120,21 @@ impl Keeper {
         let nonce = self.nonce()?;
         let obtained = timeout(ATTEMPT_MAX, obtain(&way, nonce)).await;
         let (lease, lifetime) = obtained.unwrap_or(Err(Failure::Silence))?;
+        let outlived = |old: &mut Lease| old.outlives(&lease);
+        if let Some(old) = self.lease.take_if(outlived) {
+            self.let_go(old);
+        }
         self.lease = Some(lease);
         self.publish();
         Ok(lifetime)
+    }
+
+    /// Gives a lease back in the background: its router may be out of reach.
+    fn let_go(&mut self, lease: Lease) {
+        while self.returning.try_join_next().is_some() {}
+        if self.returning.len() < RETURNS_MAX {
+            self.returning.spawn(give_back(self.bound, lease));
+        }
     }
 
     fn nonce(&mut self) -> Result<pcp::Nonce, Failure> {
@@ -126,11 +148,9 @@ impl Keeper {
     async fn give_back(&mut self) {
         if let Some(lease) = self.lease.take() {
             self.publish();
-            match timeout(RENEWAL_MAX, lease.release()).await.unwrap_or(Err(Failure::Silence)) {
-                Ok(()) => debug!(bound = %self.bound, "port given back"),
-                Err(failure) => debug!(%failure, bound = %self.bound, "port not given back"),
-            }
+            give_back(self.bound, lease).await;
         }
+        while self.returning.join_next().await.is_some() {}
     }
 
     /// Tells of the lease, or that there is none.
@@ -146,6 +166,13 @@ impl Keeper {
             }
             before != external
         });
+    }
+}
+
+async fn give_back(bound: SocketAddr, lease: Lease) {
+    match timeout(RENEWAL_MAX, lease.release()).await.unwrap_or(Err(Failure::Silence)) {
+        Ok(()) => debug!(%bound, "port given back"),
+        Err(failure) => debug!(%failure, %bound, "port not given back"),
     }
 }
 

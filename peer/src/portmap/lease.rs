@@ -144,6 +144,13 @@ impl Lease {
         Ok(lifetime)
     }
 
+    /// Whether it goes on beside the `other` one, which takes its place. PCP and NAT-PMP know one
+    /// mapping of a socket: to give that back would end the new one.
+    pub(super) fn outlives(&self, other: &Self) -> bool {
+        let elsewhere = self.external.port() != other.external.port();
+        matches!(self.protocol, Protocol::Upnp(_)) && elsewhere || self.way != other.way
+    }
+
     /// Gives the port back.
     pub(super) async fn release(self) -> Result<(), Failure> {
         let none = Duration::ZERO;

@@ -85,6 +85,11 @@ impl Flight {
         self.asks.push(Ask { purpose, route, from, transaction, sent: 0, next: at, outcome });
     }
 
+    /// Whether a plain request on `route` is, or was, under way.
+    pub(super) fn has_asked(&self, route: Route) -> bool {
+        self.asks.iter().any(|ask| ask.purpose == Purpose::Plain && ask.route == route)
+    }
+
     /// Sends what is due.
     pub(super) fn advance(&mut self, core: &mut Core, now: Instant) {
         for ask in &mut self.asks {

@@ -34,6 +34,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const EXPIRY: Duration = Duration::from_secs(35);
 /// How far clocks may differ; an older beacon is a recorded one.
 const SKEW_MAX: Duration = Duration::from_secs(600);
+/// Copies of a beacon, from a neighbour's other interfaces, come within this; later ones are
+/// recorded.
+const COPIES: Duration = Duration::from_secs(1);
 /// Beacons and their answers do not leave the link.
 const TTL: u8 = 1;
 
@@ -171,7 +174,9 @@ impl Lan {
         }
         let known = self.neighbours.get_mut(&beacon.key);
         if let Some(known) = known.filter(|known| known.is_copy(&beacon)) {
-            known.learn(beacon.socket_at(from.ip()));
+            if now + EXPIRY < known.expires + COPIES {
+                known.learn(beacon.socket_at(from.ip()));
+            }
             return None;
         }
         let heard = self.remember(&beacon, from, core, now)?;

@@ -70,6 +70,8 @@ pub(super) struct Profiler {
 enum Network {
     Same,
     Changed,
+    /// Changed, and what was known is still there.
+    Left,
 }
 
 impl Profiler {
@@ -79,7 +81,7 @@ impl Profiler {
 
     /// The network changed: what was measured may be wrong.
     pub(super) fn restart(&mut self, core: &mut Core, now: Instant) {
-        self.network = Network::Changed;
+        self.network = Network::Left;
         self.stop(core);
         self.next = now;
     }
@@ -97,6 +99,11 @@ impl Profiler {
             self.stop(core);
             self.next = now;
         }
+        if target.is_none() && self.network == Network::Left {
+            // What was known is of another network, and nobody tells of this one.
+            self.network = Network::Changed;
+            return Some(Profile::default());
+        }
         match &mut self.run {
             None => {
                 let target = target.filter(|_| self.next.max(self.free_at) <= now)?;
@@ -110,7 +117,7 @@ impl Profiler {
                 // In the same network, what could not be measured again is as before.
                 let known = match self.network {
                     Network::Same => profile.or(core.nat),
-                    Network::Changed => profile,
+                    Network::Changed | Network::Left => profile,
                 };
                 match progress {
                     Progress::Asking => None,
@@ -201,6 +208,16 @@ impl Run {
     }
 
     fn opened(&mut self, bound: &[SocketAddr], core: &mut Core, now: Instant) {
+        // They may be those of a run that was broken off: what is too much is closed.
+        let wanted = match self.step {
+            Step::Opening(Nth::First) => FIRST,
+            Step::Opening(Nth::Second) => FURTHER,
+            Step::Flying(_) => 0,
+        };
+        let (bound, rest) = bound.split_at(bound.len().min(usize::from(wanted)));
+        if !rest.is_empty() {
+            core.effect(Effect::CloseSockets(rest.to_vec()));
+        }
         self.fresh.extend(bound);
         match self.step {
             Step::Opening(Nth::First) => self.begin_first(core, now),
@@ -211,6 +228,9 @@ impl Run {
 
     fn advance(&mut self, core: &mut Core, now: Instant) -> Progress {
         self.flight.advance(core, now);
+        if self.step == Step::Flying(Nth::Second) {
+            self.ask_unsolicited(core, now);
+        }
         if self.step == Step::Flying(Nth::First) && (self.flight.is_over() || self.has_shown()) {
             self.end_first(core, now);
         }
@@ -221,10 +241,10 @@ impl Run {
         }
     }
 
-    /// Whether the mapping depends on address and port: then the choice of ports is in question,
-    /// and nothing else of the second flight.
+    /// Whether the mapping depends on the destination: then the choice of ports is in question,
+    /// and does not wait for what silence may answer.
     fn has_shown(&self) -> bool {
-        self.flight.is_answered() && self.mapping().value() == Some(Dependence::AddressAndPort)
+        self.flight.is_answered() && is_dependent(self.mapping())
     }
 
     fn begin_first(&mut self, core: &mut Core, now: Instant) {
@@ -259,10 +279,7 @@ impl Run {
     fn begin_second(&mut self, core: &mut Core, now: Instant) {
         self.step = Step::Flying(Nth::Second);
         let (server, other_port) = (self.target.server(), self.target.other_port());
-        if let Some(first) = self.unsolicited_socket() {
-            let route = Route::udp(first, other_port);
-            self.flight.ask(Purpose::Plain, route, other_port, core, now);
-        }
+        self.ask_unsolicited(core, now);
         for (from, to) in self.hairpin_routes(core) {
             self.flight.ask(Purpose::Hairpin, Route::udp(from, to), to, core, now);
         }
@@ -274,6 +291,17 @@ impl Run {
             }
         }
         self.flight.advance(core, now);
+    }
+
+    /// Once, when silence has shown that an answer was filtered.
+    fn ask_unsolicited(&mut self, core: &mut Core, now: Instant) {
+        let Some(first) = self.unsolicited_socket() else { return };
+        let other_port = self.target.other_port();
+        let route = Route::udp(first, other_port);
+        if !self.flight.has_asked(route) {
+            self.flight.ask(Purpose::Plain, route, other_port, core, now);
+            self.flight.advance(core, now);
+        }
     }
 
     fn further(&self) -> &[SocketAddr] {

@@ -1,4 +1,5 @@
-//! Messages that arrive, over several paths at once (SPEC section 7).
+//! Messages that arrive, byte streams and datagrams, over several paths at once (SPEC sections 7
+//! and 16).
 //!
 //! * [`Transport::send`] queues a message on a channel; it stays queued until the other end's
 //!   RECEIPT covers it, over any number of sessions.

@@ -43,6 +43,7 @@ pub use guess::Guessed;
 pub(crate) use guess::{Openers, PORT_MIN, PROBES_MAX, WINDOW_MAX};
 use pair::Pair;
 use round::{Round, Step};
+pub(crate) use watch::Keepalive;
 use watch::{Answered, Due, Nomination, Watch};
 
 /// Who nominates: the smaller static key is controlling.
@@ -99,6 +100,7 @@ pub struct Agent {
     entry: Entry,
     /// The socket whose mapping lives longest.
     favoured: Option<SocketAddr>,
+    keepalive: Keepalive,
     guess: Guess,
     /// Drained by the owner after every call.
     outputs: VecDeque<Output>,
@@ -196,6 +198,7 @@ impl Agent {
             watch: None,
             entry: Entry::Plain,
             favoured: None,
+            keepalive: Keepalive::DEFAULT,
             guess: Guess::default(),
             outputs: VecDeque::new(),
         }
@@ -223,6 +226,14 @@ impl Agent {
     /// mapping carries them: it lives longest. The controlled side asks for them.
     pub(crate) fn favour(&mut self, socket: Option<SocketAddr>) {
         self.favoured = socket;
+    }
+
+    /// How often an idle path is checked.
+    pub(crate) fn keep(&mut self, keepalive: Keepalive) {
+        self.keepalive = keepalive;
+        if let Some(watch) = &mut self.watch {
+            watch.keep(keepalive);
+        }
     }
 
     /// Whether a NAT's mapping may carry the chosen path.
@@ -596,7 +607,7 @@ impl Agent {
         {
             self.pairs[old].forget();
         }
-        self.watch = Some(Watch::new(route, nomination, now));
+        self.watch = Some(Watch::new(route, nomination, self.keepalive, now));
         self.outputs.push_back(Output::Selected { route, rtt: Some(rtt) });
         self.watch_path(now);
     }

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::checks::Purpose;
+use super::nat::Field;
 use super::pair::FIRST_GAP;
 use crate::io::Route;
 
-/// A check of an idle path; NATs keep a mapping for 30 s and more (RFC 4787 REQ-5).
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Between checks of an idle path where nothing is known of the NATs: common ones keep an idle
+/// mapping for 30 s at least, so that two may get lost.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// The longest interval: a path that died in silence must be found before it is needed.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(25);
 /// Between checks while one is unanswered, at most.
 const RETRY: Duration = Duration::from_secs(1);
 /// Unanswered checks in a row after which an idle path is lost: six seconds of silence.
@@ -28,7 +32,12 @@ pub(super) struct Watch {
     trust: Trust,
     unanswered: u32,
     gap: Duration,
+    keepalive: Keepalive,
 }
+
+/// Between checks of an idle path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keepalive(Duration);
 
 /// Whether the other side knows the choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +74,36 @@ pub(super) enum Answered {
     Restored,
 }
 
+impl Keepalive {
+    pub(crate) const DEFAULT: Self = Self(KEEPALIVE);
+
+    /// Half of what the own NAT keeps an idle mapping for, and of what the other's does where
+    /// that is known: each side keeps its own mapping open by itself.
+    pub(crate) fn of(own: Field<Duration>, theirs: Field<Duration>) -> Self {
+        let Some(own) = own.value() else { return Self::DEFAULT };
+        let shortest = theirs.value().map_or(own, |theirs| theirs.min(own));
+        Self((shortest / 2).clamp(KEEPALIVE, KEEPALIVE_MAX))
+    }
+}
+
 impl Watch {
-    pub(super) fn new(route: Route, nomination: Nomination, now: Instant) -> Self {
+    pub(super) fn new(
+        route: Route,
+        nomination: Nomination,
+        keepalive: Keepalive,
+        now: Instant,
+    ) -> Self {
         let due = match nomination {
-            Nomination::Known => now + KEEPALIVE,
+            Nomination::Known => now + keepalive.0,
             Nomination::Pending => now,
         };
-        Self { route, due, nomination, trust: Trust::Sure, unanswered: 0, gap: FIRST_GAP }
+        let (trust, gap) = (Trust::Sure, FIRST_GAP);
+        Self { route, due, nomination, trust, unanswered: 0, gap, keepalive }
+    }
+
+    /// From the next sign of life on.
+    pub(super) fn keep(&mut self, keepalive: Keepalive) {
+        self.keepalive = keepalive;
     }
 
     /// Call when `due` has come.
@@ -112,7 +144,7 @@ impl Watch {
         match (self.nomination, self.trust) {
             (Nomination::Known, Trust::Sure) => {
                 self.unanswered = 0;
-                self.due = now + KEEPALIVE;
+                self.due = now + self.keepalive.0;
             }
             (Nomination::Pending, _) | (_, Trust::Doubted) => {}
         }
@@ -150,6 +182,28 @@ impl Watch {
                 self.gap = (self.gap * 3 / 2).min(RETRY);
                 wait
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_path_is_checked_as_often_as_both_nats_need() {
+        let known = |n| Field::Known { value: Duration::from_secs(n), samples: 1 };
+        for (own, theirs, seconds) in [
+            (Field::Unknown, Field::Unknown, 10),
+            // Of our own NAT nothing is known.
+            (Field::Unknown, known(300), 10),
+            (known(30), Field::Unknown, 15),
+            (known(45), known(30), 15),
+            (known(300), known(300), 25),
+            (known(5), known(300), 10),
+        ] {
+            let keepalive = Keepalive::of(own, theirs);
+            assert_eq!(keepalive.0, Duration::from_secs(seconds), "{own:?} {theirs:?}");
         }
     }
 }

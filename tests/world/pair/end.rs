@@ -282,6 +282,8 @@ impl End {
             Event::Readable
             | Event::PathSuspect(_)
             | Event::PathRecovered(_)
+            | Event::Stream(..)
+            | Event::Datagram(_)
             | Event::Control { .. } => {}
         }
         Ok(())

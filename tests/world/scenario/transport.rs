@@ -79,6 +79,7 @@ fn draw_config(chance: &mut impl RngCore) -> Config {
         channel_window: window,
         send_queue_messages_max: 50,
         send_queue_bytes_max: 400_000,
+        streams: None,
     };
     if chance.random_bool(0.5) { small } else { Config::peer() }
 }

@@ -294,7 +294,10 @@ impl PeerLink {
         };
         if self.hides.is_some() {
             self.stop_punch(core, now);
+            self.release_socket(core);
             self.agent = None;
+            self.spare = None;
+            self.lose_all(now);
             return;
         }
         if self.connect == Some(event.connect) && self.agent.is_some() {
@@ -457,8 +460,10 @@ impl PeerLink {
         self.collect_events(notices, core, now);
         self.collect_agent(notices, core, now);
         self.reintroduce_when_due(notices, now);
+        self.release_idle_socket(core, now);
         self.tell_candidates(now);
         self.tell_nat(core, now);
+        self.follow_lifetimes(core);
         self.want_punch(notices, core, now);
         self.try_handshake(via, notices, core, now);
         while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {

@@ -12,7 +12,7 @@ use super::{Notice, Offer, PeerLink};
 use crate::id::{ConnectId, PathId};
 use crate::io::Route;
 use crate::transport::{ControlFrame, PathKind, PathStats};
-use crate::traversal::{self, Agent, Role};
+use crate::traversal::{self, Agent, Keepalive, Role};
 use crate::wire::frame::Candidate;
 use crate::wire::{DATAGRAM_LEN_BASE, RELAY_HEADER_LEN};
 
@@ -56,6 +56,14 @@ impl PeerLink {
         if let Some(agent) = &mut self.agent {
             agent.favour(core.favoured());
             agent.set_local(core.local_candidates(self.spare), now);
+        }
+    }
+
+    /// What is known of both NATs says how often an idle path is checked.
+    pub(super) fn follow_lifetimes(&mut self, core: &Core) {
+        let theirs = self.punch.their_nat().unwrap_or_default().lifetime;
+        if let Some(agent) = &mut self.agent {
+            agent.keep(Keepalive::of(core.nat.lifetime, theirs));
         }
     }
 
@@ -261,6 +269,17 @@ impl PeerLink {
     fn restore_route(&mut self, route: Route, now: Instant) {
         for (path, _) in self.direct.iter().filter(|(_, of)| **of == route) {
             self.conversation.transport().restore_path(*path, now);
+        }
+    }
+
+    /// One of the two hides from now on.
+    pub(super) fn lose_all(&mut self, now: Instant) {
+        let unproved = std::mem::take(&mut self.unproved);
+        for path in unproved.into_keys() {
+            self.close_direct(path, now);
+        }
+        for route in self.direct.values().copied().collect::<Vec<_>>() {
+            self.lose_route(route, now);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A peer that hides speaks with its server alone.
 
 use super::*;
+use crate::id::{CheckTag, ConnectId};
 
 /// Alice hides, bob does not; both are registered.
 fn of_two() -> Net {
@@ -114,4 +115,30 @@ fn a_second_address_family_is_not_measured() {
     net.run(second(100));
     assert!(net.host(1).node.whoami().registered);
     assert!(!net.seen.iter().any(|line| line.contains("Stun")), "{:#?}", net.seen);
+}
+
+/// The introduction in which one of the two hides ends what an earlier one found.
+#[test]
+fn who_hides_from_now_on_leaves_the_direct_path_at_once() {
+    let mut net = Net::of_two();
+    net.send(1, 1, "bob", "hello");
+    net.run(second(2));
+    assert!(matches!(why(&mut net, 1, "bob").path, PathView::Direct { .. }));
+    let now = net.now;
+    let node = &mut net.host(1).node;
+    let key = *node.links.keys().next().unwrap();
+    let channel = *node.channels.keys().next().unwrap();
+    let member = node.directory.member(&"bob".parse().unwrap()).cloned().unwrap();
+    let hidden = control::Connect {
+        member: control::Member { observed: None, ..member },
+        connect: ConnectId([7; 16]),
+        channel,
+        own_tag: CheckTag([1; 8]),
+        their_tag: CheckTag([2; 8]),
+        candidates: Vec::new(),
+    };
+    node.handle_connect(&hidden, now);
+    node.touched.insert(key);
+    net.run(Duration::ZERO);
+    assert!(matches!(why(&mut net, 1, "bob").path, PathView::Relay { .. }));
 }

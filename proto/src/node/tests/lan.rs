@@ -302,3 +302,20 @@ fn a_machine_that_slept_is_heard_again_once_its_clock_is_set() {
     net.run(second(1));
     assert_eq!(names(&mut net, 2), ["alice"]);
 }
+
+/// Its other interfaces send the same beacon in the same moment; whoever sends it later recorded
+/// it.
+#[test]
+fn a_recorded_copy_adds_no_address() {
+    let mut net = alone();
+    let beacon = beacon_of(3, &net, BeaconKind::Hello, Duration::ZERO);
+    hear(&mut net, &beacon);
+    net.input(1, Input::Announced { from: address(8), data: &beacon });
+    net.run(second(2));
+    net.input(1, Input::Announced { from: address(9), data: &beacon });
+    let now = net.now;
+    let node = &net.host(1).node;
+    let member = node.lan.members(now).next().unwrap();
+    let neighbour = node.lan.neighbour(&member.key, now).unwrap();
+    assert_eq!(neighbour.addresses, [address(7), address(8)]);
+}

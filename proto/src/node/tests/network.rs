@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::traversal::PairReport;
+use crate::traversal::nat::{Dependence, Field, Profile};
 
 const EXTERNAL: &str = "100.64.0.9:5000";
 
@@ -144,4 +145,16 @@ fn a_server_is_looked_for_over_the_family_that_is_left() {
     assert!(inits.iter().any(|sent| sent.starts_with("HandshakeInit")), "{:#?}", net.seen);
     net.run(second(1));
     assert_eq!(net.host(1).node.whoami().observed, Some(address(1)));
+}
+
+/// Its server has one port: nothing tells of the NAT of the new network.
+#[test]
+fn what_was_known_of_the_nat_stays_in_the_old_network() {
+    let mut net = Net::of_two();
+    let known = Field::Known { value: Dependence::Endpoint, samples: 1 };
+    net.host(1).node.core.nat = Profile { mapping: known, ..Profile::default() };
+    net.run(second(30));
+    assert_eq!(net.host(1).node.nat().mapping, known);
+    net.input(1, Input::NetworkChanged);
+    assert_eq!(net.host(1).node.nat(), Profile::default());
 }

@@ -177,3 +177,18 @@ fn one_pair_at_a_time_is_served() {
     targets.dedup();
     assert!(targets.len() <= 2, "{targets:?}");
 }
+
+/// The socket that a punch found goes with its path.
+#[test]
+fn a_socket_without_a_path_is_closed() {
+    let mut net = net([Guessing::On, Guessing::On]);
+    let before = closed(&mut net, ALICE);
+    net.send(ALICE, 1, "bob", "hello");
+    net.run(second(3));
+    assert_eq!(closed(&mut net, ALICE) - before, 63);
+    net.host(ALICE).node.core.guessing = Guessing::Off;
+    net.drops = apart;
+    net.run(second(40));
+    assert!(!is_direct(&mut net, ALICE, "bob"));
+    assert_eq!(closed(&mut net, ALICE) - before, 64);
+}

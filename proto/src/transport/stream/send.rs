@@ -114,13 +114,9 @@ impl SendHalf {
         self.state == State::Settled
     }
 
-    /// Whether bytes, or their end, are on their way and not given up.
-    pub(super) fn owes(&self) -> bool {
-        match self.state {
-            State::Open => !self.buffer.is_empty(),
-            State::Finished => true,
-            State::Reset(_) | State::Settled => false,
-        }
+    /// Whether its end is on its way.
+    pub(super) fn is_ending(&self) -> bool {
+        self.state == State::Finished
     }
 
     /// Whether it takes bytes, or has to bring some over.

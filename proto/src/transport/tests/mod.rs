@@ -8,6 +8,7 @@ mod link;
 mod paths;
 mod recovery;
 mod sessions;
+mod stream_rules;
 mod streams;
 
 pub(in crate::transport) use crate::time::origin;

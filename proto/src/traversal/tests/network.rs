@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::traversal::nat::Field;
 
 /// One way between any two hosts.
 const DELAY: Duration = Duration::from_millis(20);
@@ -305,11 +306,21 @@ fn an_idle_path_is_kept_by_few_checks() {
     world.introduce();
     world.run(4 * SECOND);
     let before = world.sent[ALICE];
-    world.run(50 * SECOND);
+    world.run(100 * SECOND);
     // Its own ten checks and the answers to the other's ten.
     let sent = world.sent[ALICE] - before;
     assert!((18..=22).contains(&sent), "{sent}");
+    for agent in &mut world.agents {
+        let lives = |n| Field::Known { value: n * SECOND, samples: 1 };
+        agent.keep(Keepalive::of(lives(300), lives(40)));
+    }
+    world.run(10 * SECOND);
+    let before = world.sent[ALICE];
+    world.run(200 * SECOND);
+    let sent = world.sent[ALICE] - before;
+    assert!((18..=22).contains(&sent), "half of forty seconds: {sent}");
     let route = world.selected(ALICE).unwrap().1;
+    world.run(SECOND);
     for _ in 0..50 {
         let before = world.sent[ALICE] + world.sent[BOB];
         world.run(SECOND);

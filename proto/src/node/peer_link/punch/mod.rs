@@ -97,8 +97,8 @@ enum Stage {
     Idle,
     /// Waits for the node's grant.
     Queued,
-    /// Sockets were asked for.
-    Opening(Task),
+    /// So many sockets were asked for.
+    Opening(Task, u16),
     /// The server is asked what ports they got.
     Measuring(Task, Vec<Measured>),
     /// Our next ports are told, the peer's are awaited.
@@ -194,7 +194,7 @@ impl Punch {
     const fn is_aligning(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Opening(Task::Align) | Stage::Measuring(Task::Align, _) | Stage::Awaiting
+            Stage::Opening(Task::Align, _) | Stage::Measuring(Task::Align, _) | Stage::Awaiting
         )
     }
 
@@ -270,7 +270,7 @@ impl Punch {
             }
             Stage::Idle
             | Stage::Queued
-            | Stage::Opening(_)
+            | Stage::Opening(..)
             | Stage::Awaiting
             | Stage::Running
             | Stage::Spent => None,
@@ -424,9 +424,9 @@ impl PeerLink {
 
     fn open_sockets(&mut self, task: Task, grant: &Grant, core: &mut Core, now: Instant) {
         self.punch.begin_round(now);
-        self.punch.stage = Stage::Opening(task);
-        self.punch.until = Some(now + task.duration());
         let count = task.sockets().min(grant.sockets);
+        self.punch.stage = Stage::Opening(task, count);
+        self.punch.until = Some(now + task.duration());
         core.effect(Effect::OpenSockets { usage: SocketUse::Guess, count });
     }
 
@@ -454,6 +454,8 @@ impl PeerLink {
     pub(super) fn stop_punch(&mut self, core: &mut Core, now: Instant) {
         self.punch.stage = Stage::Idle;
         self.punch.until = None;
+        // The peer's next ports are those of this round.
+        self.punch.asked.take_if(|(told, _)| matches!(told.step, PunchStep::Base { .. }));
         if let Some(agent) = &mut self.agent {
             agent.end_guess(now);
         }

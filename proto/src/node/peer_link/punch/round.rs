@@ -26,7 +26,12 @@ impl PeerLink {
         core: &mut Core,
         now: Instant,
     ) -> bool {
-        let Stage::Opening(task) = self.punch.stage else { return false };
+        let Stage::Opening(task, count) = self.punch.stage else { return false };
+        // They may be those of a round that was broken off: what is too much is closed.
+        let (bound, rest) = bound.split_at(bound.len().min(usize::from(count)));
+        if !rest.is_empty() {
+            core.effect(Effect::CloseSockets(rest.to_vec()));
+        }
         self.punch.sockets = bound.to_vec();
         match (task, self.punch.target, server) {
             (Task::Birthday(range), Some(target), _) if !bound.is_empty() => {
@@ -227,7 +232,7 @@ impl PeerLink {
                 .any(|measured| measured.port.is_none() && !measured.probe.advance(core, now)),
             Stage::Idle
             | Stage::Queued
-            | Stage::Opening(_)
+            | Stage::Opening(..)
             | Stage::Awaiting
             | Stage::Running
             | Stage::Spent => false,
@@ -266,6 +271,25 @@ impl PeerLink {
         self.spare = Some((bound, Candidate { kind: CandidateKind::Mapped, address }));
         if let Some(agent) = &mut self.agent {
             agent.set_local(core.local_candidates(self.spare), now);
+        }
+    }
+
+    /// The socket that a punch found serves no path any more: another route is chosen, or checks
+    /// did not find it again.
+    pub(in crate::node::peer_link) fn release_idle_socket(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        let Some(kept) = self.punch.kept else { return };
+        let in_use = self.direct.values().any(|route| route.local == kept);
+        let over = self.agent.as_ref().is_none_or(|agent| match agent.selected() {
+            Some(route) => route.local != kept,
+            None => agent.is_waiting(),
+        });
+        if !in_use && over {
+            self.release_socket(core);
+            self.set_local(core, now);
         }
     }
 
