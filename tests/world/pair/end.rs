@@ -311,7 +311,6 @@ impl End {
         now: Instant,
         rng: &mut impl RngCore,
     ) -> Result<Vec<Parcel>, Violation> {
-        self.look_after_session(now, rng);
         let mut parcels = self.handshakes.poll(now);
         while let Some((path, bytes)) = self.conversation.poll_datagram(rng, now) {
             if bytes.len() > DATAGRAM_LEN_BASE {
@@ -327,9 +326,13 @@ impl End {
     }
 
     /// A session is wanted where there is something to say; one that stays silent is replaced.
-    fn look_after_session(&mut self, now: Instant, rng: &mut impl RngCore) {
-        let idle = self.conversation.transport_ref().is_idle();
-        if idle {
+    pub(super) fn look_after_session(
+        &mut self,
+        is_shared: bool,
+        now: Instant,
+        rng: &mut impl RngCore,
+    ) {
+        if is_shared || self.conversation.transport_ref().is_idle() {
             self.waiting_since = None;
             return;
         }

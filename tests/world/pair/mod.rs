@@ -278,13 +278,23 @@ impl Pair {
     /// Takes out of an end what it has to give.
     fn drain(&mut self, side: Side) -> Result<(), Violation> {
         let now = self.local(side);
+        let is_shared = self.shares_session();
         let end = &mut self.ends[side as usize];
+        end.look_after_session(is_shared, now, &mut self.rng);
         end.collect(now, &mut self.ledger)?;
         let parcels = end.poll(now, &mut self.rng)?;
         for parcel in parcels {
             self.launch(side, parcel);
         }
         Ok(())
+    }
+
+    /// Whether each seals for the other. What is stuck then is the transport's to free: a new
+    /// session would hide it.
+    fn shares_session(&self) -> bool {
+        let [a, b] = [0, 1].map(|at| self.ends[at].conversation.session());
+        let (Some(a), Some(b)) = (a, b) else { return false };
+        a.remote_address() == b.local() && b.remote_address() == a.local()
     }
 
     fn launch(&mut self, from: Side, parcel: Parcel) {
