@@ -1,11 +1,12 @@
 //! Frames of streams that keep the rules, and those that do not.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
 use super::link::{Link, PAYLOAD, Pair};
-use super::origin;
 use crate::id::{Epoch, PacketNumber, PathId, StreamId};
 use crate::transport::{
     Config, DatagramError, FrameError, OpenStreamError, Opener, PathKind, STREAMS_OPEN_MAX,

@@ -9,13 +9,11 @@ use rand_chacha::ChaCha12Rng;
 
 use super::faults::pattern;
 use super::link::{Link, PAYLOAD, Pair, Side};
-use crate::id::{Epoch, PacketNumber, PathId, StreamId};
+use crate::id::Epoch;
 use crate::transport::{
-    Config, DATAGRAMS_MAX, DatagramError, Event, FrameError, OpenStreamError, Opener, PathKind,
-    Read, STREAMS_OPEN_MAX, StreamError, StreamEvent, StreamKey, StreamSide, Transport,
-    stream_code,
+    Config, DATAGRAMS_MAX, DatagramError, Event, OpenStreamError, Opener, PathKind, Read,
+    STREAMS_OPEN_MAX, StreamError, StreamEvent, StreamKey, StreamSide, Transport, stream_code,
 };
-use crate::wire::frame::{Frame, StreamData, StreamFrame};
 
 /// What the applications of both ends do with their streams, driven by events alone.
 struct Talk {
