@@ -11,9 +11,9 @@ fn open(net: &mut Net, n: u8, to: &str) -> StreamHandle {
 
 /// The stream that this command opened, or the last that the other side did.
 fn opened(net: &mut Net, n: u8, wanted: Option<Handle>) -> Option<StreamHandle> {
-    let found = |event: &Event| match event {
-        Event::StreamOpened { stream, handle, .. } if *handle == wanted => Some(*stream),
-        _ => None,
+    let found = |event: &Event| {
+        let Event::StreamOpened { stream, handle, .. } = event else { return None };
+        (*handle == wanted).then_some(*stream)
     };
     net.host(n).events.iter().rev().find_map(found)
 }
@@ -160,9 +160,9 @@ fn good_bye_waits_for_finished_streams_and_ends_the_others() {
     net.command(1, Command::Close);
     net.run(second(5));
     assert_eq!(net.count(1, |e| matches!(e, Event::Closed)), 1);
-    let of = |e: &Event| match e {
-        Event::StreamOpened { stream, .. } => Some(*stream),
-        _ => None,
+    let of = |event: &Event| {
+        let Event::StreamOpened { stream, .. } = event else { return None };
+        Some(*stream)
     };
     let theirs: Vec<StreamHandle> = net.host(2).events.iter().filter_map(of).collect();
     assert_eq!(theirs.len(), 2, "{open_one:?}");

@@ -104,7 +104,11 @@ impl Talk {
                 match event {
                     StreamEvent::Readable => self.read(side, key),
                     StreamEvent::Writable => self.write(side, key),
-                    _ => {}
+                    StreamEvent::Opened
+                    | StreamEvent::Finished
+                    | StreamEvent::Stopped(_)
+                    | StreamEvent::Lost
+                    | StreamEvent::Closed => {}
                 }
             }
         }
@@ -436,9 +440,9 @@ fn streams_given_up_for_lost_end_at_the_other_side_too() {
 }
 
 fn datagrams(pair: &Pair) -> Vec<Bytes> {
-    let of = |event: &Event| match event {
-        Event::Datagram(bytes) => Some(bytes.clone()),
-        _ => None,
+    let of = |event: &Event| {
+        let Event::Datagram(bytes) = event else { return None };
+        Some(bytes.clone())
     };
     pair.b.events.iter().filter_map(of).collect()
 }
