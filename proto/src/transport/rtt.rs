@@ -8,6 +8,9 @@ pub(super) const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 pub(super) const GRANULARITY: Duration = Duration::from_millis(1);
 /// Guess before anything is known (RFC 9002 section 6.2.2).
 const RTT_INITIAL: Duration = Duration::from_millis(333);
+/// What took longer was no journey: the clock jumped meanwhile, or the machine slept. Taken for a
+/// round trip, an hour's jump would put off the loss of the last packet by an hour.
+const SAMPLE_MAX: Duration = Duration::from_secs(10);
 
 /// Smoothed round-trip time. Microseconds in 32 bits: 71 minutes, small in an idle session.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,9 @@ impl Rtt {
 
     /// An acknowledgement came `latest` after its packet; the other end held it for `delay`.
     pub(super) fn update(&mut self, latest: Duration, delay: Duration) {
+        if latest > SAMPLE_MAX {
+            return;
+        }
         let latest_us = micros(latest).max(1);
         self.latest_us = latest_us;
         if self.knowledge == Knowledge::Guessed {
@@ -121,5 +127,13 @@ mod tests {
         assert_eq!(rtt.measured(), Some(40 * MS));
         rtt.update(40 * MS, 20 * MS);
         assert_eq!(rtt.measured(), Some(40 * MS));
+    }
+
+    #[test]
+    fn a_clock_that_jumped_measures_nothing() {
+        let mut rtt = Rtt::new();
+        rtt.update(40 * MS, Duration::ZERO);
+        rtt.update(Duration::from_secs(3600), Duration::ZERO);
+        assert_eq!((rtt.measured(), rtt.probe_timeout()), (Some(40 * MS), (40 + 80 + 25) * MS));
     }
 }
