@@ -517,7 +517,7 @@ impl Driver {
         self.waiting.opened(handle, opened);
     }
 
-    fn offer_stream(&mut self, stream: StreamHandle, mut opened: Stream) {
+    fn offer_stream(&self, stream: StreamHandle, mut opened: Stream) {
         let code = match &self.publish.streams {
             None => stream_code::REFUSED,
             Some(taker) => match taker.try_send(opened) {

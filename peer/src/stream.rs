@@ -188,7 +188,7 @@ impl From<Failure> for io::Error {
 // ---- the application's side
 
 impl Pipe {
-    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(&self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = lock(&self.state);
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -220,7 +220,7 @@ impl Pipe {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.state);
         match state.flow {
             Flow::Open => {}
@@ -247,7 +247,7 @@ impl Pipe {
         }
     }
 
-    fn poll_finished(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_finished(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut state = lock(&self.state);
         match state.flow {
             Flow::Arrived => Poll::Ready(Ok(())),
@@ -305,7 +305,7 @@ impl StreamTable {
     }
 
     /// Brings to the machine what applications did.
-    pub(crate) fn serve(&mut self, node: &mut Node, now: Instant) {
+    pub(crate) fn serve(&self, node: &mut Node, now: Instant) {
         for stream in self.nudges.take() {
             if let Some(pipe) = self.pipes.get(&stream) {
                 pipe.give(node, now);

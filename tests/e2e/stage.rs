@@ -185,7 +185,7 @@ impl Running {
                 return;
             }
             assert!(Instant::now() < until, "{name} does not come: {:#?}", self.out.so_far());
-            std::thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(BETWEEN_LOOKS);
         }
     }
 
