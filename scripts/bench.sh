@@ -7,7 +7,7 @@ usage: scripts/bench.sh transport [--check] [--runs N] [--only WORK,..]
 
   --check  fail unless the figures are as good as they must be; the last line names those that fall short
   --runs   rounds, of which the medians count (default 5)
-  --only   only these of bulk, small
+  --only   only these of bulk, trip, rate
 
 Both ends run on this host, in two namespaces with one virtual Ethernet between them; subjects take turns in every round.
 Everything is built in release mode, and each program is one thread. Needs root, or user namespaces.
@@ -50,7 +50,7 @@ main() {
 options() {
     [ "${1:-}" = transport ] || { usage >&2; return 2; }
     shift
-    check="" runs=5 only=bulk,small
+    check="" runs=5 only=bulk,trip,rate
     while [ $# -gt 0 ]; do
         case "$1" in
             --check) check=--check ;;
@@ -111,7 +111,8 @@ rounds() {
     PIDS="$PIDS $!"
     for round in $(seq "$runs"); do
         [[ ",$only," != *,bulk,* ]] || bulk || return 1
-        [[ ",$only," != *,small,* ]] || small || return 1
+        [[ ",$only," != *,trip,* ]] || trip || return 1
+        [[ ",$only," != *,rate,* ]] || rate || return 1
     done
 }
 
@@ -120,7 +121,9 @@ bulk() {
         within near iperf3 -c $FAR -p 7005 -n 1G -J | "$bin" iperf --sheet "$DIR/sheet"
 }
 
-small() { near p2sp small && near quic small && near udp small; }
+trip() { near p2sp trip && near quic trip && near udp trip; }
+
+rate() { near p2sp rate && near quic rate; }
 
 # far SUBJECT PORT: starts the end that answers.
 far() {

@@ -6,9 +6,9 @@ use crate::Failure;
 pub(crate) const SMALL: usize = 64;
 
 /// One way to send small messages and to get them back.
-pub(crate) trait Line {
+pub(crate) trait Line: Send {
     /// Hands one message over.
-    async fn send(&mut self) -> Result<(), Failure>;
+    fn send(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Waits for the next message that came back.
-    async fn echo(&mut self) -> Result<(), Failure>;
+    fn echo(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
 }

@@ -19,6 +19,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 /// Whatever went wrong, as a sentence for the person at the terminal.
 type Failure = Box<dyn Error + Send + Sync>;
@@ -54,7 +55,7 @@ enum Subject {
 }
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("bench: no runtime: {error}");
@@ -62,8 +63,8 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match Arguments::parse().command {
-        Command::Far(options) => runtime.block_on(far::run(options)).map(|()| true),
-        Command::Near(options) => runtime.block_on(near::run(options)).map(|()| true),
+        Command::Far(options) => run(&runtime, far::run(options)),
+        Command::Near(options) => run(&runtime, near::run(options)),
         Command::Iperf(options) => iperf::run(&options).map(|()| true),
         Command::Report(options) => report::run(&options),
     };
@@ -75,4 +76,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs as a task among the others, as most of a program does.
+fn run(
+    runtime: &Runtime,
+    work: impl Future<Output = Result<(), Failure>> + Send + 'static,
+) -> Result<bool, Failure> {
+    runtime.block_on(runtime.spawn(work))??;
+    Ok(true)
 }

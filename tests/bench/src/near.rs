@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 
+use crate::line::Line;
 use crate::measure::{Sheet, cpu, rate, round_trips};
 use crate::{Failure, Subject, p2sp, quic, udp};
 
@@ -41,8 +42,10 @@ pub(crate) struct Options {
 enum Work {
     /// As fast as it goes, in one direction.
     Bulk,
-    /// Small messages, to and fro.
-    Small,
+    /// Small messages, one at a time.
+    Trip,
+    /// Small messages, many at a time.
+    Rate,
 }
 
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
@@ -58,20 +61,29 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             near.bulk(BULK_WARM_UP).await?;
             bulk(&sheet, "quic", options.far_pid, near.bulk(BULK)).await
         }
-        (Subject::P2sp, Work::Small) => {
+        (Subject::P2sp, Work::Trip) => {
             let mut near = p2sp::Near::open(options.far, &options.run).await?;
-            small(&sheet, "p2sp", &mut near).await
+            trip(&sheet, "p2sp", &mut near).await
         }
-        (Subject::Quic, Work::Small) => {
+        (Subject::P2sp, Work::Rate) => {
+            let mut near = p2sp::Near::open(options.far, &options.run).await?;
+            rates(&sheet, "p2sp", &mut near).await
+        }
+        (Subject::Quic, Work::Trip) => {
             let near = quic::Near::open(options.far, &options.ready).await?;
-            small(&sheet, "quic datagrams", &mut near.datagrams()).await?;
-            small(&sheet, "quic stream", &mut near.stream().await?).await
+            trip(&sheet, "quic datagrams", &mut near.datagrams()).await?;
+            trip(&sheet, "quic stream", &mut near.stream().await?).await
         }
-        (Subject::Udp, Work::Small) => {
+        (Subject::Quic, Work::Rate) => {
+            let near = quic::Near::open(options.far, &options.ready).await?;
+            rates(&sheet, "quic datagrams", &mut near.datagrams()).await?;
+            rates(&sheet, "quic stream", &mut near.stream().await?).await
+        }
+        (Subject::Udp, Work::Trip) => {
             let mut near = udp::Bare::open(options.far).await?;
-            trips(&sheet, "udp", &mut near).await
+            trip(&sheet, "udp", &mut near).await
         }
-        (Subject::Udp, Work::Bulk) => Err("bare UDP has round trips only".into()),
+        (Subject::Udp, Work::Bulk | Work::Rate) => Err("bare UDP has round trips only".into()),
     }
 }
 
@@ -91,24 +103,15 @@ async fn bulk(
     sheet.write("cpu far", subject, far.as_secs_f64() * 1e6 / mebibytes)
 }
 
-async fn small(
-    sheet: &Sheet,
-    subject: &str,
-    line: &mut impl crate::line::Line,
-) -> Result<(), Failure> {
-    trips(sheet, subject, line).await?;
+async fn trip(sheet: &Sheet, subject: &str, line: &mut impl Line) -> Result<(), Failure> {
+    let (median, slow) = round_trips(line).await?;
+    sheet.write("trip p50", subject, median)?;
+    sheet.write("trip p99", subject, slow)
+}
+
+async fn rates(sheet: &Sheet, subject: &str, line: &mut impl Line) -> Result<(), Failure> {
     for window in WINDOWS {
         sheet.write(&format!("in flight {window}"), subject, rate(line, window).await?)?;
     }
     Ok(())
-}
-
-async fn trips(
-    sheet: &Sheet,
-    subject: &str,
-    line: &mut impl crate::line::Line,
-) -> Result<(), Failure> {
-    let (median, slow) = round_trips(line).await?;
-    sheet.write("trip p50", subject, median)?;
-    sheet.write("trip p99", subject, slow)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2sp_peer::{Incoming, PathView, Peer, Sending};
+use p2sp_peer::{Incoming, PathView, Peer, PeerName, Sending};
 use p2sp_proto::session::StaticKey;
 use p2sp_server::{AltPort, Config, Listen, Sockets};
 
@@ -58,7 +58,10 @@ pub(crate) async fn open(server: SocketAddr, name: &str) -> Result<Peer, Failure
 }
 
 /// A peer with a direct path to the far one.
-pub(crate) struct Near(Peer);
+pub(crate) struct Near {
+    peer: Peer,
+    far: PeerName,
+}
 
 impl Near {
     pub(crate) async fn open(server: SocketAddr, name: &str) -> Result<Self, Failure> {
@@ -67,7 +70,7 @@ impl Near {
         loop {
             let receipt = peer.send(FAR, vec![SINK]).await?;
             if matches!(receipt.path, PathView::Direct { .. }) {
-                return Ok(Self(peer));
+                return Ok(Self { peer, far: FAR.parse()? });
             }
             if start.elapsed() > MEETING {
                 return Err("no direct path to the far peer".into());
@@ -86,7 +89,7 @@ impl Near {
             {
                 oldest.await?;
             }
-            waiting.push_back(self.0.submit(FAR, message.clone()).await?);
+            waiting.push_back(self.peer.submit(self.far.clone(), message.clone()).await?);
         }
         for sending in waiting {
             sending.await?;
@@ -95,13 +98,13 @@ impl Near {
     }
 
     async fn next(&self) -> Result<Incoming, Failure> {
-        self.0.recv().await.ok_or_else(|| "the peer ended".into())
+        self.peer.recv().await.ok_or_else(|| "the peer ended".into())
     }
 }
 
 impl Line for Near {
     async fn send(&mut self) -> Result<(), Failure> {
-        drop(self.0.submit(FAR, Bytes::from_static(&[ECHO; SMALL])).await?);
+        drop(self.peer.submit(self.far.clone(), Bytes::from_static(&[ECHO; SMALL])).await?);
         Ok(())
     }
 
