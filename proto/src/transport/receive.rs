@@ -154,7 +154,8 @@ impl Inbox {
             return Err(FrameError(400, "position out of range"));
         }
         let at = self.open(channel);
-        self.channels[at].credit.settle(settled, &mut self.pool);
+        let head = self.channels[at].head_cost();
+        self.channels[at].credit.settle(settled, head, &mut self.pool);
         if self.channels[at].credit.unblock(&mut self.pool, self.rtt, now) {
             self.tell_window(at);
         }

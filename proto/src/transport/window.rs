@@ -100,14 +100,17 @@ impl Credit {
 
     /// A message was taken or skipped.
     pub(super) fn consume(&mut self, cost: u64, pool: &mut Pool) {
-        self.settle(self.consumed + cost, pool);
+        self.settle(self.consumed + cost, None, pool);
     }
 
     /// The sender says that everything before this position is settled.
-    pub(super) fn settle(&mut self, position: u64, pool: &mut Pool) {
+    pub(super) fn settle(&mut self, position: u64, head: Option<u64>, pool: &mut Pool) {
         self.consumed = self.consumed.max(position);
         let base = pool.floor + self.growth;
-        let still = self.grant.min(self.committed().saturating_sub(base));
+        // An incomplete head message, which takes `head`, needs as much from its new place on:
+        // what it gave back it would have to wait for behind those who wait for it.
+        let needed = head.map_or(0, |cost| cost.saturating_sub(base));
+        let still = self.grant.min(self.committed().saturating_sub(base).max(needed));
         pool.reserve += self.grant - still;
         self.grant = still;
     }
