@@ -443,6 +443,7 @@ impl Driver {
         if self.phase == Phase::Running {
             self.phase = Phase::Closing(now + CLOSE_TIMEOUT);
             self.streams.serve(&mut self.node, now);
+            self.streams.close();
             self.command(Command::Close, now);
         }
     }

@@ -314,6 +314,11 @@ impl StreamTable {
         }
     }
 
+    /// The peer is closing: nothing more is read; what was written still goes.
+    pub(crate) fn close(&self) {
+        self.pipes.values().for_each(|pipe| pipe.end_reading(Failure::PeerClosed));
+    }
+
     pub(crate) fn on_event(
         &mut self,
         stream: StreamHandle,
@@ -399,6 +404,13 @@ impl Pipe {
         }
     }
 
+    /// Unless the end is known already.
+    fn end_reading(&self, failure: Failure) {
+        let mut state = lock(&self.state);
+        state.read_end.get_or_insert(Err(failure));
+        wake(&mut state.reader);
+    }
+
     fn arrived(&self) {
         let mut state = lock(&self.state);
         state.flow = Flow::Arrived;
@@ -410,10 +422,8 @@ impl Pipe {
     }
 
     fn fail(&self, failure: Failure) {
-        let mut state = lock(&self.state);
-        state.fail_writing(failure);
-        state.read_end.get_or_insert(Err(failure));
-        wake(&mut state.reader);
+        lock(&self.state).fail_writing(failure);
+        self.end_reading(failure);
     }
 }
 

@@ -41,7 +41,8 @@ impl Node {
         if self.resolve_here(&recipient, now) || self.registered.is_none() {
             return;
         }
-        if self.knows_of_all(&recipient) {
+        // Notices of who came are a moment behind: the server knows better while it answers.
+        if self.server.is_silent() && self.knows_of_all(&recipient) {
             let problem = not_found(&recipient);
             return self.fail_entry(id, problem, now);
         }

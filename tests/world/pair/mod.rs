@@ -1,7 +1,7 @@
 //! Two conversations with real keys, and nothing else: no server, no search for paths.
 //!
 //! What two peers say to each other lives here in its smallest world: two [`end`]s that seal and
-//! open packets of sessions made by true handshakes, [`line`]s between them that lose, double,
+//! open packets of sessions made by true handshakes, [lines](mod@line) between them that lose, double,
 //! delay and spoil what they carry, and a [`ledger`] that is told what was asked of the ends and
 //! judges what comes out. The scenario `transport` plays with it.
 
