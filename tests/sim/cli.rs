@@ -12,6 +12,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 use world::scenario::{Failure, FirstMessage, chaos, first_message, steady, talk, transport};
 
+/// Failed seeds in the verdict.
+const FAILED_SHOWN: usize = 20;
 /// Of more seeds than this only those that failed are shown.
 const LINES_MAX: u64 = 500;
 
@@ -96,7 +98,10 @@ fn run_seeds(
     }
     let good = failed.is_empty();
     let verdict = if good { "PASS" } else { "FAIL" };
-    writeln!(out, "{verdict}: {suite}, {runs} seeds, {} failed {failed:?}", failed.len())?;
+    let (count, more) = (failed.len(), failed.len() > FAILED_SHOWN);
+    failed.truncate(FAILED_SHOWN);
+    let more = if more { ", .." } else { "" };
+    writeln!(out, "{verdict}: {suite}, {runs} seeds, {count} failed {failed:?}{more}")?;
     Ok(good)
 }
 

@@ -8,7 +8,7 @@ use p2sp_proto::id::{Address, Boot, Epoch, PathId};
 use p2sp_proto::session::StaticKey;
 use p2sp_proto::transport::{Config, ControlFrame, Event, PathKind};
 use p2sp_proto::wire::frame::Candidates;
-use p2sp_proto::wire::{DATAGRAM_LEN_BASE, RELAY_HEADER_LEN};
+use p2sp_proto::wire::{DATAGRAM_LEN_BASE, DATAGRAM_LEN_MAX, RELAY_HEADER_LEN};
 use rand::RngCore;
 
 use super::Side;
@@ -244,8 +244,7 @@ impl End {
 
     fn open_now(&mut self, path: PathId, kind: PathKind, now: Instant) {
         let Some(session) = self.conversation.session() else { return };
-        let header = if kind == PathKind::Relay { RELAY_HEADER_LEN } else { 0 };
-        let payload_max = DATAGRAM_LEN_BASE - header - session.overhead();
+        let payload_max = DATAGRAM_LEN_BASE - header(kind) - session.overhead();
         self.conversation.transport().open_path(path, kind, payload_max, now);
     }
 
@@ -313,7 +312,8 @@ impl End {
     ) -> Result<Vec<Parcel>, Violation> {
         let mut parcels = self.handshakes.poll(now);
         while let Some((path, bytes)) = self.conversation.poll_datagram(rng, now) {
-            if bytes.len() > DATAGRAM_LEN_BASE {
+            let kind = self.paths.get(&path).copied();
+            if bytes.len() + kind.map_or(0, header) > DATAGRAM_LEN_MAX {
                 return Err(Violation(format!("a datagram of {} bytes", bytes.len())));
             }
             parcels.push(Parcel { path, bytes, kind: Kind::Data });
@@ -361,4 +361,9 @@ impl End {
             .chain(patience)
             .min()
     }
+}
+
+/// What goes around a datagram of such a path.
+fn header(kind: PathKind) -> usize {
+    if kind == PathKind::Relay { RELAY_HEADER_LEN } else { 0 }
 }

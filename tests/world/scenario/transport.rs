@@ -352,7 +352,7 @@ fn draw_line(chance: &mut impl RngCore) -> Line {
         spoiling: share(chance, 0.3, 0.2),
         delay: millis(chance, 150),
         jitter: if chance.random_bool(0.5) { millis(chance, 100) } else { Duration::ZERO },
-        len_max: if chance.random_bool(0.15) { chance.random_range(100..1200) } else { usize::MAX },
+        len_max: if chance.random_bool(0.15) { chance.random_range(100..1452) } else { usize::MAX },
         up: chance.random_bool(0.8),
         bottleneck,
     }
