@@ -54,7 +54,16 @@ pub fn socket_path(folder: &Path) -> PathBuf {
 pub struct Folder {
     path: PathBuf,
     /// Held for its lock, which the system takes back when the process ends, however it ends.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    /// A program that is just being started holds a copy of the file for a moment, so that closing
+    /// it is not enough.
+    fn drop(&mut self) {
+        // The system takes the lock back at the end of the process all the same.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -73,7 +82,7 @@ impl Folder {
             .open(path.join("lock"))
             .map_err(unusable)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(FolderError::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
