@@ -2,14 +2,17 @@
 //! decides, and lets it sleep until its next deadline.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use p2sp_proto::control::{Member, Page, Problem};
 use p2sp_proto::id::{Boot, LanSecret, NetworkId, PeerKey, PeerName};
+use p2sp_proto::io::Transmit;
 use p2sp_proto::node::{
     Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped,
     Netcheck, Node, Output, PathView, Recipient, Registration, Scope, SocketUse, StreamHandle,
@@ -112,6 +115,8 @@ pub(crate) struct Driver {
     server: Whereabouts,
     /// The machine has messages that the application had no room for yet.
     readable: bool,
+    /// The application was handed a message in this turn.
+    delivered: bool,
     phase: Phase,
 }
 
@@ -158,6 +163,7 @@ impl Driver {
             sockets: Vec::new(),
             server: Whereabouts::Unknown,
             readable: false,
+            delivered: false,
             phase: Phase::Running,
         }
     }
@@ -168,28 +174,41 @@ impl Driver {
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         self.resolve();
         loop {
+            if std::mem::take(&mut self.delivered) {
+                let_others_run().await;
+                self.take_orders();
+            }
             self.drain();
+            if self.readable {
+                self.deliver();
+                self.drain();
+            }
             if self.phase == Phase::Closed {
                 break;
             }
             let deadline = self.deadline();
-            if sleep.deadline() != deadline {
+            // Most deadlines move on before they come: an alarm too early costs less than a new
+            // one each time.
+            if deadline < sleep.deadline() || sleep.is_elapsed() {
                 sleep.as_mut().reset(deadline);
             }
             let incoming = self.publish.incoming.as_ref();
             tokio::select! {
-                biased;
-                order = self.orders.recv(), if self.phase == Phase::Running => self.on_orders(order),
+                order = self.orders.recv(), if self.phase == Phase::Running => self.on_first_order(order),
                 () = self.streams.nudged() => self.streams.serve(&mut self.node, Instant::now()),
-                () = self.net.ready() => self.receive(),
+                () = self.net.ready() => {}
                 () = self.lan.ready() => self.hear(),
                 () = room_in(incoming), if self.readable => self.deliver(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
                 Some(written) = self.store.writer.join_next() => self.on_written(written),
                 look = self.watcher.next() => self.on_look(look),
                 mapped = self.mapper.changed() => self.announce_mapped(mapped),
-                () = sleep.as_mut() => self.on_deadline(),
+                () = sleep.as_mut() => {}
             }
+            // Whatever it was: a flood of one thing keeps none of these waiting.
+            self.take_orders();
+            self.receive();
+            self.on_deadline(deadline);
         }
         tokio::join!(self.store.finish(), self.mapper.finish());
     }
@@ -207,8 +226,11 @@ impl Driver {
         machine.into_iter().chain(closing).min().unwrap_or(idle).min(idle).into()
     }
 
-    fn on_deadline(&mut self) {
+    fn on_deadline(&mut self, deadline: tokio::time::Instant) {
         let now = Instant::now();
+        if deadline.into_std() > now {
+            return;
+        }
         if matches!(self.phase, Phase::Closing(at) if at <= now) {
             self.phase = Phase::Closed;
             return;
@@ -219,7 +241,13 @@ impl Driver {
     fn receive(&mut self) {
         let Self { net, node, .. } = self;
         let now = Instant::now();
-        net.receive(|route, data| node.handle_input(Input::Datagram { route, data }, now));
+        let any =
+            net.receive(|route, data| node.handle_input(Input::Datagram { route, data }, now));
+        if any {
+            // What came for the application goes to it before the machine answers: so receipts
+            // share its packets.
+            self.deliver();
+        }
     }
 
     fn hear(&mut self) {
@@ -230,21 +258,17 @@ impl Driver {
 
     /// Hands messages to the application for as long as it has room.
     fn deliver(&mut self) {
-        let Some(incoming) = self.publish.incoming.clone() else {
-            self.readable = false;
-            return;
-        };
+        self.readable = false;
+        let Some(incoming) = &self.publish.incoming else { return };
         let now = Instant::now();
         while let Ok(place) = incoming.try_reserve() {
-            let Some(message) = self.node.poll_message(now) else {
-                self.readable = false;
-                return;
-            };
+            let Some(message) = self.node.poll_message(now) else { return };
             if self.publish.taps.receiver_count() > 0 {
                 // Somebody unsubscribed in between: nobody misses it.
                 drop(self.publish.taps.send(message.clone()));
             }
             place.send(message);
+            self.delivered = true;
         }
         // The application is gone; good bye follows.
         self.readable = !incoming.is_closed();
@@ -254,13 +278,20 @@ impl Driver {
     fn drain(&mut self) {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Transmit(transmit) => self.net.push(transmit),
+                Output::Transmit(transmit) => self.transmit(transmit),
                 Output::Event(event) => self.on_event(event),
                 Output::Effect(effect) => self.on_effect(effect),
             }
         }
         self.net.flush();
         self.store.write_if_changed();
+    }
+
+    fn transmit(&mut self, transmit: Transmit) {
+        self.net.push(transmit);
+        for payload in self.net.spent() {
+            self.node.recycle(payload);
+        }
     }
 
     fn on_effect(&mut self, effect: Effect) {
@@ -369,14 +400,22 @@ impl Driver {
 // ---- orders
 
 impl Driver {
-    /// Takes the first order and what came with it, so that they share datagrams.
-    fn on_orders(&mut self, first: Option<Order>) {
+    /// Without anybody who could give orders the peer says good bye.
+    fn on_first_order(&mut self, order: Option<Order>) {
         let now = Instant::now();
-        let Some(first) = first else {
-            return self.start_closing(now);
-        };
-        self.on_order(first, now);
-        for _ in 1..ORDERS_AT_ONCE {
+        match order {
+            Some(order) => self.on_order(order, now),
+            None => self.start_closing(now),
+        }
+    }
+
+    /// Takes what orders there are, so that they share datagrams.
+    fn take_orders(&mut self) {
+        let now = Instant::now();
+        for _ in 0..ORDERS_AT_ONCE {
+            if self.phase != Phase::Running {
+                return;
+            }
             let Ok(order) = self.orders.try_recv() else { return };
             self.on_order(order, now);
         }
@@ -545,6 +584,20 @@ const IDLE: Duration = Duration::from_secs(3600);
 const ORDERS_AT_ONCE: usize = 64;
 /// "Insufficient storage", RFC 4918 section 11.5.
 const STORAGE: u16 = 507;
+
+/// Goes to the end of the queue of tasks. Whoever got a message may answer at once: the answer then
+/// shares a packet with the receipt.
+async fn let_others_run() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 async fn room_in(incoming: Option<&mpsc::Sender<Incoming>>) {
     if let Some(incoming) = incoming {

@@ -22,6 +22,8 @@ pub(crate) struct Net {
     buffer: Vec<u8>,
     /// Several datagrams for one system call.
     train: Vec<u8>,
+    /// Payloads of datagrams that left, at most [`TRAIN`].
+    spent: Vec<Vec<u8>>,
 }
 
 struct Socket {
@@ -40,7 +42,7 @@ impl Net {
             None => open_wildcards()?,
         };
         let buffer = vec![0; RECEIVE_BATCH * RECEIVE_SLOT];
-        Ok(Self { sockets, outbox: VecDeque::new(), buffer, train: Vec::new() })
+        Ok(Self { sockets, outbox: VecDeque::new(), buffer, train: Vec::new(), spent: Vec::new() })
     }
 
     /// Opens one more IPv4 socket beside the first one, on a port of the system's choice; at
@@ -112,20 +114,32 @@ impl Net {
         any
     }
 
-    /// Takes a datagram to be sent by the next [`Self::flush`].
+    /// Takes a datagram to be sent by the next [`Self::flush`], or with a train that is full.
     pub(crate) fn push(&mut self, transmit: Transmit) {
         if self.outbox.len() < OUTBOX_MAX {
             self.outbox.push_back(transmit);
         } else {
             trace!("outbox full, datagram dropped");
         }
+        if self.outbox.len() == TRAIN {
+            self.flush();
+        }
+    }
+
+    /// Payloads of datagrams that left.
+    pub(crate) fn spent(&mut self) -> impl Iterator<Item = Vec<u8>> {
+        self.spent.drain(..)
     }
 
     /// Sends what waits until the system has no more room.
     pub(crate) fn flush(&mut self) {
         while !self.outbox.is_empty() {
             match self.send_train() {
-                Ok(sent) => drop(self.outbox.drain(..sent)),
+                Ok(sent) => {
+                    let room = TRAIN.saturating_sub(self.spent.len());
+                    let left = self.outbox.drain(..sent).map(|transmit| transmit.payload);
+                    self.spent.extend(left.take(room));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Longer than the interface takes, as probes of the path MTU may be, or else
                 // refused: lost, as on the way.
@@ -186,20 +200,23 @@ impl Socket {
 
     fn receive(&self, buffer: &mut [u8], deliver: &mut impl FnMut(Route, &mut [u8])) -> bool {
         let mut meta = [RecvMeta::default(); RECEIVE_BATCH];
+        let mut count = 0;
         let read = self.io.try_io(Interest::READABLE, || {
             let mut chunks = buffer.chunks_mut(RECEIVE_SLOT);
             let mut slots: [IoSliceMut<'_>; RECEIVE_BATCH] =
                 std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-            self.state.recv(UdpSockRef::from(&self.io), &mut slots, &mut meta)
+            count = self.state.recv(UdpSockRef::from(&self.io), &mut slots, &mut meta)?;
+            // A batch that is not full emptied the socket: no call more to be told so.
+            let full = RECEIVE_BATCH.min(quinn_udp::BATCH_SIZE);
+            if count < full { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
-        let count = match read {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(error) => {
+        match read {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 debug!(%error, "receive");
                 return false;
             }
-        };
+            Ok(()) | Err(_) => {}
+        }
         for (slot, meta) in buffer.chunks_mut(RECEIVE_SLOT).zip(&meta[..count]) {
             let route = Route::udp(self.bound, canonical(meta.addr));
             let length = meta.len.min(slot.len());
@@ -249,6 +266,8 @@ impl Socket {
     }
 }
 
+/// Datagrams sent before more are made: a full train, or nearly two.
+const TRAIN: usize = 64;
 /// Datagrams read at once from one socket.
 const RECEIVE_BATCH: usize = 8;
 /// The kernel merges trains up to this size.
@@ -376,6 +395,43 @@ mod tests {
         assert_eq!(sizes, [10, 10, 10, 3]);
         assert!(seen.iter().all(|(route, _)| *route == Route::udp(to, from)));
         assert_eq!(b.local_sockets(false), [LocalSocket { bound: to, addresses: vec![to.ip()] }]);
+    }
+
+    #[tokio::test]
+    async fn more_than_a_batch_is_read_to_its_end() {
+        let open = || Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let (mut a, mut b) = (open(), open());
+        let route = Route::udp(a.sockets[0].bound, b.sockets[0].bound);
+        a.push(Transmit::new(route, vec![0]));
+        a.ready().await;
+        let mut seen = Vec::new();
+        for round in 0..3 {
+            for number in 0..3 * RECEIVE_BATCH as u8 {
+                // None fits a train with the next one.
+                a.push(Transmit::new(route, vec![number; 1 + usize::from(number)]));
+            }
+            a.flush();
+            let wanted = 1 + (round + 1) * 3 * RECEIVE_BATCH;
+            while seen.len() < wanted {
+                b.ready().await;
+                b.receive(|_, datagram| seen.push(datagram.len()));
+            }
+        }
+        assert_eq!(seen[1..=3 * RECEIVE_BATCH], Vec::from_iter(1..=3 * RECEIVE_BATCH));
+    }
+
+    #[tokio::test]
+    async fn few_payloads_are_kept_to_serve_again() {
+        let mut net = Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let bound = net.sockets[0].bound;
+        let datagram = || Transmit::new(Route::udp(bound, bound), vec![0]);
+        net.push(datagram());
+        net.ready().await;
+        (0..3 * TRAIN).for_each(|_| net.push(datagram()));
+        net.flush();
+        assert_eq!(net.outbox.len(), 0);
+        assert_eq!(net.spent().count(), TRAIN);
+        assert_eq!(net.spent().count(), 0);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
 use precis_core::profile::PrecisFastInvocation as _;
@@ -79,7 +80,7 @@ impl<'de> Deserialize<'de> for PeerKey {
 /// something that reads as an address.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PeerName(String);
+pub struct PeerName(Arc<str>);
 
 impl PeerName {
     /// Longest name in bytes of UTF-8, so that a name always fits a line and a datagram.
@@ -111,7 +112,7 @@ impl PeerName {
         if name.parse::<IpAddr>().is_ok() {
             return Err(InvalidName::Address);
         }
-        Ok(Self(name.into_owned()))
+        Ok(Self(name.into()))
     }
 
     /// The name as it is shown and compared.
@@ -167,7 +168,7 @@ impl TryFrom<String> for PeerName {
 
 impl From<PeerName> for String {
     fn from(name: PeerName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

@@ -21,13 +21,13 @@
 //!   new(config, seed, now, unix_now)     the seed decides every random choice
 //!   handle_input(input, now)             a datagram, a command, the result of an effect
 //!   handle_timeout(now)                  late and spurious calls are harmless
-//!   poll_output() -> Option<Output>      Transmit | Event | Effect; drain it after every handle_*
+//!   poll_output() -> Option<Output>      Transmit | Event | Effect; drain it after a handle_* or a few
 //!   poll_timeout() -> Option<(Instant, name)>   when to call handle_timeout, and why
 //! ```
 //!
 //! The loop of a shell is: drain outputs, arm one timer, wait for a datagram, a command, a
-//! result or the timer, read the clock, call exactly one `handle_*`, again. `now` never comes
-//! from anywhere else, so the same bytes, times and seed give the same datagrams.
+//! result or the timer, read the clock, call `handle_*` for what came together, again. `now` never
+//! comes from anywhere else, so the same bytes, times and seed give the same datagrams.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -127,6 +127,19 @@ impl Conversation {
         rng: &mut impl RngCore,
         now: Instant,
     ) -> Option<(PathId, Vec<u8>)> {
+        let mut packet = Vec::with_capacity(DATAGRAM_LEN_MAX);
+        let path = self.poll_datagram_into(&mut packet, rng, now)?;
+        Some((path, packet))
+    }
+
+    /// As [`Self::poll_datagram`], into a buffer that served before: it keeps its room, not its
+    /// bytes.
+    pub fn poll_datagram_into(
+        &mut self,
+        packet: &mut Vec<u8>,
+        rng: &mut impl RngCore,
+        now: Instant,
+    ) -> Option<PathId> {
         let current = self.current.as_mut()?;
         if matches!(current.standing, Standing::Awaited { budget } if budget < DATAGRAM_CAPACITY) {
             return None;
@@ -134,10 +147,10 @@ impl Conversation {
         if let Some(offer) = current.session.poll_rekey(rng, now) {
             self.transport.control(ControlFrame::Rekey(offer), None, now);
         }
-        let mut packet = Vec::with_capacity(DATAGRAM_LEN_MAX);
+        packet.clear();
         packet.resize(current.session.header_len(), 0);
-        let number = self.transport.poll_packet(&mut packet, now)?;
-        if current.session.seal(number, &mut packet, now).is_err() {
+        let number = self.transport.poll_packet(packet, now)?;
+        if current.session.seal(number, packet, now).is_err() {
             // The numbers of a path are used up: nothing more can be said under these keys.
             self.current = None;
             return None;
@@ -145,7 +158,7 @@ impl Conversation {
         if let Standing::Awaited { budget } = &mut current.standing {
             *budget = budget.saturating_sub(packet.len());
         }
-        Some((number.path(), packet))
+        Some(number.path())
     }
 
     /// Transport events for the owner; rekeying is handled inside.

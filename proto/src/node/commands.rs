@@ -151,7 +151,11 @@ impl Node {
         }
     }
 
+    /// What was asked for before leaves before the good bye.
     pub(super) fn close(&mut self, now: Instant) {
+        while std::mem::take(&mut self.unflushed) {
+            self.flush(now);
+        }
         self.phase = Phase::Settling { until: now + SETTLE_MAX };
     }
 

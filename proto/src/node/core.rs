@@ -15,10 +15,14 @@ use crate::io::{Route, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
 use crate::time::UnixClock;
 use crate::traversal::nat::Profile;
+use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
 
 /// Peers whose early data is remembered; beyond them it costs a round trip.
 const EARLY_COUNTERS_MAX: usize = 4096;
+
+/// Buffers of datagrams that left, kept for those to come: as many as the shell sends in one go.
+const BUFFERS_MAX: usize = 64;
 
 /// Shared by the link to the server and the links to peers; they get it by reference.
 pub(super) struct Core {
@@ -32,6 +36,8 @@ pub(super) struct Core {
     pub(super) exposure: Exposure,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) outputs: VecDeque<Output>,
+    /// At most [`BUFFERS_MAX`].
+    buffers: Vec<Vec<u8>>,
     /// What is known of our NAT.
     pub(super) nat: Profile,
     pub(super) guessing: Guessing,
@@ -78,6 +84,7 @@ impl Core {
             exposure,
             sockets: Vec::new(),
             outputs: VecDeque::new(),
+            buffers: Vec::new(),
             guessing: Guessing::On,
             observed: BTreeMap::new(),
             nat: Profile::default(),
@@ -245,6 +252,18 @@ impl Core {
     pub(super) fn route_to(&self, remote: SocketAddr) -> Option<Route> {
         let mut fitting = self.sockets.iter().filter(|s| s.bound.is_ipv4() == remote.is_ipv4());
         fitting.next().map(|socket| Route::udp(socket.bound, remote))
+    }
+
+    /// A buffer for a datagram.
+    pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(DATAGRAM_LEN_MAX))
+    }
+
+    /// A buffer that is not needed any more.
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.buffers.len() < BUFFERS_MAX {
+            self.buffers.push(buffer);
+        }
     }
 
     pub(super) fn transmit(&mut self, route: Route, payload: Vec<u8>) {

@@ -53,7 +53,7 @@ use self::lan::Lan;
 use self::lifetime::Lifetime;
 pub use self::netcheck::{LanSearch, Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
-use self::peer_link::{Origin, PeerLink, Via};
+use self::peer_link::{Flushed, Origin, PeerLink, Via};
 use self::profile::{Profiler, Target};
 use self::punch::Punches;
 use self::renewal::{Need, Renewal};
@@ -116,6 +116,8 @@ pub struct Node {
     timers: Timers<PeerKey>,
     /// Links that have something to flush.
     touched: BTreeSet<PeerKey>,
+    /// Something was handled since the last flush.
+    unflushed: bool,
     /// Whose message is handed over next.
     reader: Option<PeerKey>,
     delivery_timeout: Option<Duration>,
@@ -198,6 +200,7 @@ impl Node {
             renewal: Renewal::new(),
             timers: Timers::default(),
             touched: BTreeSet::new(),
+            unflushed: false,
             reader: None,
             delivery_timeout: config.delivery_timeout,
             name_keeping: config.name_keeping,
@@ -213,7 +216,8 @@ impl Node {
         node
     }
 
-    /// Takes one input. Drain [`Node::poll_output`] afterwards.
+    /// Takes one input. Drain [`Node::poll_output`] afterwards; several datagrams that came
+    /// together may be handed over first.
     pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
         let now = self.advance(now);
         match input {
@@ -226,7 +230,7 @@ impl Node {
             Input::Opened { usage, bound } => self.handle_opened(usage, &bound, now),
             Input::Command(command) => self.handle_command(command, now),
         }
-        self.flush(now);
+        self.unflushed = true;
     }
 
     /// What the wall clock shows now: it runs on while a machine sleeps, and people correct it.
@@ -254,13 +258,22 @@ impl Node {
             self.sweep_at = now + LINK_IDLE / 4;
             self.sweep_links(now);
         }
-        self.flush(now);
+        self.unflushed = true;
     }
 
-    /// The next thing to do. Call until `None` after every `handle_*`.
+    /// The next thing to do. Call until `None` after whatever changes the node, or after a batch
+    /// of such calls: what they call forth then shares packets.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
+        while self.core.outputs.is_empty() && std::mem::take(&mut self.unflushed) {
+            self.flush(self.last_now);
+        }
         self.core.outputs.pop_front()
+    }
+
+    /// Takes back the payload of a datagram that left, to be written again.
+    pub fn recycle(&mut self, payload: Vec<u8>) {
+        self.core.recycle(payload);
     }
 
     /// The earliest deadline and its name.
@@ -310,7 +323,7 @@ impl Node {
         };
         self.reader = Some(key);
         self.touched.insert(key);
-        self.flush(now);
+        self.unflushed = true;
         Some(incoming)
     }
 
@@ -684,8 +697,9 @@ impl Node {
         }
     }
 
-    /// Looks only at links that were touched.
+    /// Looks only at links that were touched. What does not leave in one go stays for the next flush.
     fn flush_links(&mut self, now: Instant) {
+        let mut unfinished = BTreeSet::new();
         while let Some(key) = self.touched.pop_first() {
             let via = self.via();
             let mut notices = Vec::new();
@@ -696,13 +710,17 @@ impl Node {
                 if link.wants_session() && present {
                     link.connect(&mut self.core, now);
                 }
-                link.flush(via, &mut notices, &mut self.core, now);
+                if link.flush(via, &mut notices, &mut self.core, now) == Flushed::Train {
+                    unfinished.insert(key);
+                }
             }
             self.timers.set(key, self.links.get(&key).and_then(PeerLink::poll_timeout));
             for notice in notices {
                 self.handle_link_notice(key, notice, now);
             }
         }
+        self.unflushed |= !unfinished.is_empty();
+        self.touched = unfinished;
     }
 
     fn handle_link_notice(&mut self, key: PeerKey, notice: peer_link::Notice, now: Instant) {

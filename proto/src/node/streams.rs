@@ -106,7 +106,7 @@ impl Node {
         queued.map_err(|error| Problem { code: code::TOO_LARGE, text: error.to_string() })?;
         link.connect(&mut self.core, now);
         self.touched.insert(key);
-        self.flush(now);
+        self.unflushed = true;
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Node {
         let link = self.links.get_mut(&peer).ok_or(StreamError::Closed)?;
         let answer = act(link, key, now);
         self.touched.insert(peer);
-        self.flush(now);
+        self.unflushed = true;
         Ok(answer)
     }
 }

@@ -571,6 +571,26 @@ fn a_good_bye_waits_for_lost_receipts() {
 }
 
 #[test]
+fn what_was_asked_for_before_leaves_before_the_good_bye() {
+    let mut net = Net::of_two();
+    net.send(1, 0, "bob", "hello");
+    net.run(second(2));
+    let now = net.now;
+    let node = &mut net.host(1).node;
+    for handle in 1..=3 {
+        let to = Recipient::Name("bob".parse().unwrap());
+        let payload = vec![b'x'; 1000].into();
+        let send = Command::Send { handle: Handle(handle), to, payload };
+        node.handle_input(Input::Command(send), now);
+    }
+    node.send_datagram(&"bob".parse().unwrap(), Bytes::from_static(b"aside"), now).unwrap();
+    node.handle_input(Input::Command(Command::Close), now);
+    net.run(second(2));
+    assert_eq!(net.texts(2).len(), 4, "{:#?}", net.seen);
+    assert_eq!(net.count(2, |e| matches!(e, Event::Datagram { .. })), 1);
+}
+
+#[test]
 fn both_send_first_at_the_same_moment() {
     let mut net = Net::of_two();
     net.send(1, 1, "bob", "from alice");

@@ -515,7 +515,9 @@ impl Assembly {
     fn insert(&mut self, message: &Message<'_>) -> Option<u32> {
         let Body::Partial { bytes, got } = &mut self.body else { return Some(0) };
         if message.is_whole() {
-            let known = got.insert(0, self.total.max(1));
+            // Without parts that came before, nothing has to be counted.
+            let known =
+                if got.is_empty() { self.total.max(1) } else { got.insert(0, self.total.max(1)) };
             self.body = Body::Whole(Bytes::copy_from_slice(message.bytes));
             return Some(known);
         }
@@ -524,12 +526,16 @@ impl Assembly {
         }
         let start = message.offset as usize;
         let end = start + message.bytes.len();
-        if bytes.len() < end {
+        if bytes.capacity() < end {
             let room = (bytes.len() * 2).clamp(end, self.total as usize);
             bytes.reserve_exact(room - bytes.len());
-            bytes.resize(end, 0);
         }
-        bytes[start..end].copy_from_slice(message.bytes);
+        if bytes.len() == start {
+            bytes.extend_from_slice(message.bytes);
+        } else {
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[start..end].copy_from_slice(message.bytes);
+        }
         let fresh = got.insert(start as u32, end as u32);
         if got.is_whole(self.total) {
             self.body = Body::Whole(Bytes::from(std::mem::take(bytes)));

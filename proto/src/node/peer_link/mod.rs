@@ -152,6 +152,17 @@ pub(super) enum Notice {
     Punch,
 }
 
+/// Datagrams made in one go: the shell sends them, as one train, before more are made.
+const TRAIN: usize = 64;
+
+/// How much of what was due a flush brought out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    All,
+    /// As much as leaves in one go; there may be more.
+    Train,
+}
+
 impl PeerLink {
     pub(super) fn new(member: &control::Member, core: &mut Core, now: Instant) -> Self {
         Self {
@@ -455,7 +466,7 @@ impl PeerLink {
         notices: &mut Vec<Notice>,
         core: &mut Core,
         now: Instant,
-    ) {
+    ) -> Flushed {
         // Events may call forth checks, which shall leave at once.
         self.collect_events(notices, core, now);
         self.collect_agent(notices, core, now);
@@ -466,15 +477,29 @@ impl PeerLink {
         self.follow_lifetimes(core);
         self.want_punch(notices, core, now);
         self.try_handshake(via, notices, core, now);
-        while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
-            self.transmit_on(path, datagram, via, core);
-        }
+        let flushed = self.flush_datagrams(via, core, now);
         let view = self.view();
         if !view.is_same(&self.view) {
             self.view = view;
             self.view_since = core.seconds(now);
             notices.push(Notice::Path(view));
         }
+        flushed
+    }
+
+    fn flush_datagrams(&mut self, via: Option<Via>, core: &mut Core, now: Instant) -> Flushed {
+        for _ in 0..TRAIN {
+            let mut datagram = core.buffer();
+            let rng = &mut core.rng;
+            match self.conversation.poll_datagram_into(&mut datagram, rng, now) {
+                Some(path) => self.transmit_on(path, datagram, via, core),
+                None => {
+                    core.recycle(datagram);
+                    return Flushed::All;
+                }
+            }
+        }
+        Flushed::Train
     }
 
     fn flush_close(&mut self, core: &mut Core, now: Instant) {
