@@ -107,7 +107,8 @@ clean_up() {
 rounds() {
     local round
     far p2sp 7001 && far quic 7003 && far udp 7004 || return 1
-    within far iperf3 -s -p 7005 >/dev/null &
+    # Not by way of `within` either.
+    nsenter --net="/run/netns/${PREFIX}far" -- iperf3 -s -p 7005 >/dev/null 2>&1 &
     PIDS="$PIDS $!"
     for round in $(seq "$runs"); do
         [[ ",$only," != *,bulk,* ]] || bulk || return 1
