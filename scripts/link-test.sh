@@ -75,7 +75,10 @@ in_ns() { local ns="$PREFIX$1"; shift; nsenter --net="/run/netns/$ns" -- "$@"; }
 
 # start NAMESPACE COMMAND..: in the background; its process id is in $started.
 start() {
-    in_ns "$@" >>"$DIR/log" 2>&1 &
+    local ns="$PREFIX$1"
+    shift
+    # Not by way of in_ns: its shell would have the process id.
+    nsenter --net="/run/netns/$ns" -- "$@" >>"$DIR/log" 2>&1 &
     started=$!
     PIDS="$PIDS $started"
 }
