@@ -83,9 +83,9 @@ RULES
 
 # map_router PROTOCOL: starts miniupnpd at router A. PROTOCOL is pcp, natpmp or upnp, and the only one that it speaks.
 map_router() {
-    local upnp=no natpmp=yes conf="$DIR/miniupnpd.conf" mute=""
+    local upnp=no natpmp=yes conf="$DIR/miniupnpd.conf" mute="" port=14E7
     case "$1" in
-        upnp) upnp=yes natpmp=no ;;
+        upnp) upnp=yes natpmp=no port=076C ;;
         # It would answer questions of both versions: those of PCP, which begin with a 2, do not reach it.
         natpmp) mute='udp dport 5351 @th,64,8 2 drop' ;;
     esac
@@ -114,6 +114,19 @@ deny 0-65535 0.0.0.0/0 0-65535
 CONF
     map_start "$NS_RA" miniupnpd -d -f "$conf" -P "$DIR/miniupnpd.pid" >"$DIR/miniupnpd.log" 2>&1
     MAP_ROUTER_PID=$MAP_PID
+    map_listens $port
+}
+
+# map_listens PORT: waits until the router does, on the UDP port in hexadecimal. A peer that is refused rests before it asks
+# again.
+map_listens() {
+    local try
+    for try in $(seq 100); do
+        ! nsenter --net="/run/netns/$NS_RA" -- cat /proc/net/udp /proc/net/udp6 | grep -q "^ *[0-9]*: [0-9A-F]*:$1 " || return 0
+        sleep 0.05
+    done
+    echo "miniupnpd does not listen on UDP port $((16#$1))" >&2
+    return 1
 }
 
 # The router forgets everything.
