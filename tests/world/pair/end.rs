@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use p2sp_proto::conversation::{Conversation, PacketError};
 use p2sp_proto::id::{Address, Boot, Epoch, PathId};
 use p2sp_proto::session::StaticKey;
-use p2sp_proto::transport::{Config, ControlFrame, Event, PathKind};
+use p2sp_proto::transport::{Config, ControlFrame, Event, PathKind, StreamSide};
 use p2sp_proto::wire::frame::Candidates;
 use p2sp_proto::wire::{DATAGRAM_LEN_BASE, DATAGRAM_LEN_MAX, RELAY_HEADER_LEN};
 use rand::RngCore;
 
 use super::Side;
+use super::application::Application;
+use super::flows::Flows;
 use super::handshake::Handshakes;
 use super::ledger::{Ledger, Violation};
 
@@ -66,6 +68,8 @@ pub struct End {
     pub(super) side: Side,
     pub(super) conversation: Conversation,
     pub(super) handshakes: Handshakes,
+    /// What is done with streams.
+    pub(super) application: Application,
     /// How far its clock is ahead of the world's.
     pub ahead: Duration,
     /// How it reads from now on.
@@ -91,10 +95,16 @@ impl End {
     pub(super) fn new(side: Side, config: &Config, now: Instant, rng: &mut impl RngCore) -> Self {
         let [own, remote] =
             [side, side.other()].map(|of| StaticKey::from_bytes([of as u8 + 1; 32]));
+        let handshakes = Handshakes::new(side, own, remote.public(), rng);
+        let streams = match side {
+            Side::A => StreamSide::Even,
+            Side::B => StreamSide::Odd,
+        };
+        let config = Config { streams: Some(streams), ..config.clone() };
         Self {
             side,
-            conversation: Conversation::new(config.clone(), now),
-            handshakes: Handshakes::new(side, own, remote.public(), rng),
+            application: Application::new(side, handshakes.epoch),
+            handshakes,
             ahead: Duration::ZERO,
             reading: Reading::Eager,
             refused: false,
@@ -106,6 +116,7 @@ impl End {
             candidates_heard: None,
             generation: 0,
             memory_max: config.receive_memory_max,
+            conversation: Conversation::new(config, now),
         }
     }
 
@@ -169,7 +180,8 @@ impl End {
     /// Whether nothing of it waits for anything.
     pub fn is_idle(&self) -> bool {
         let transport = self.conversation.transport_ref();
-        transport.is_idle() && !transport.has_message() && !self.handshakes.is_pending()
+        let rests = transport.is_idle() && !transport.has_message();
+        rests && self.application.is_idle() && !self.handshakes.is_pending()
     }
 
     pub(super) fn describe(&self) -> String {
@@ -253,11 +265,18 @@ impl End {
     }
 
     /// Takes messages and events out.
-    pub(super) fn collect(&mut self, now: Instant, ledger: &mut Ledger) -> Result<(), Violation> {
-        while let Some(event) = self.conversation.poll_event() {
-            self.note(event, now, ledger)?;
+    pub(super) fn collect(
+        &mut self,
+        now: Instant,
+        ledger: &mut Ledger,
+        flows: &mut Flows,
+    ) -> Result<(), Violation> {
+        loop {
+            self.read(now, ledger, flows)?;
+            self.application.write(self.conversation.transport(), flows, now)?;
+            let Some(event) = self.conversation.poll_event() else { break };
+            self.note(event, now, ledger, flows)?;
         }
-        self.read(now, ledger)?;
         let held = self.conversation.transport_ref().held();
         if held > HELD_FACTOR * self.memory_max {
             return Err(Violation(format!("{:?} holds {held} bytes", self.side)));
@@ -265,8 +284,16 @@ impl End {
         Ok(())
     }
 
-    fn note(&mut self, event: Event, now: Instant, ledger: &mut Ledger) -> Result<(), Violation> {
+    fn note(
+        &mut self,
+        event: Event,
+        now: Instant,
+        ledger: &mut Ledger,
+        flows: &mut Flows,
+    ) -> Result<(), Violation> {
         match event {
+            Event::Stream(key, event) => self.application.note(key, event, flows)?,
+            Event::Datagram(bytes) => flows.note_datagram(self.side, &bytes)?,
             Event::Delivered { channel, below, .. } => {
                 ledger.note_receipt(self.side, self.epoch(), channel, below)?;
             }
@@ -281,14 +308,17 @@ impl End {
             Event::Readable
             | Event::PathSuspect(_)
             | Event::PathRecovered(_)
-            | Event::Stream(..)
-            | Event::Datagram(_)
             | Event::Control { .. } => {}
         }
         Ok(())
     }
 
-    fn read(&mut self, now: Instant, ledger: &mut Ledger) -> Result<(), Violation> {
+    fn read(
+        &mut self,
+        now: Instant,
+        ledger: &mut Ledger,
+        flows: &mut Flows,
+    ) -> Result<(), Violation> {
         let may_read = |next: Option<Instant>, reading: Reading| match reading {
             Reading::Eager => true,
             Reading::Slow => next.is_none_or(|next| next <= now),
@@ -299,6 +329,11 @@ impl End {
             let epoch = transport.remote_epoch();
             let Some(received) = transport.poll_message(now) else { break };
             ledger.note_delivered(self.side.other(), epoch, &received)?;
+            self.next_read = Some(now + READ_EVERY);
+        }
+        if may_read(self.next_read, self.reading)
+            && self.application.read(self.reading, self.conversation.transport(), flows, now)?
+        {
             self.next_read = Some(now + READ_EVERY);
         }
         Ok(())
@@ -332,7 +367,9 @@ impl End {
         now: Instant,
         rng: &mut impl RngCore,
     ) {
-        if is_shared || self.conversation.transport_ref().is_idle() {
+        let transport = self.conversation.transport_ref();
+        // Who has open streams asks for signs of life.
+        if is_shared || transport.is_idle() && !transport.has_open_streams() {
             self.waiting_since = None;
             return;
         }
@@ -350,7 +387,8 @@ impl End {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let readable = self.conversation.transport_ref().has_message();
+        let readable =
+            self.conversation.transport_ref().has_message() || self.application.is_readable();
         let read = self.next_read.filter(|_| self.reading == Reading::Slow && readable);
         let patience = self.waiting_since.map(|since| (since + PATIENCE, "patience"));
         self.conversation

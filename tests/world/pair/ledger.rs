@@ -242,9 +242,7 @@ impl Ledger {
 /// Bytes that tell the message, and every place in it.
 fn payload((side, epoch, channel): Line, at: usize, len: usize) -> Bytes {
     let names = [side as u64, epoch.0, channel.0.into(), at as u64];
-    let mut state = names.iter().fold(0x9E37_79B9_7F4A_7C15_u64, |mixed, name| {
-        (mixed ^ name).wrapping_mul(0xD6E8_FEB8_6659_FD93).rotate_left(29)
-    });
+    let mut state = pattern(&names);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
         state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
@@ -252,4 +250,11 @@ fn payload((side, epoch, channel): Line, at: usize, len: usize) -> Bytes {
     }
     bytes.truncate(len);
     bytes.into()
+}
+
+/// A number that tells all of these.
+pub(super) fn pattern(names: &[u64]) -> u64 {
+    names.iter().fold(0x9E37_79B9_7F4A_7C15_u64, |mixed, name| {
+        (mixed ^ name).wrapping_mul(0xD6E8_FEB8_6659_FD93).rotate_left(29)
+    })
 }

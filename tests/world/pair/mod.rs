@@ -2,10 +2,12 @@
 //!
 //! What two peers say to each other lives here in its smallest world: two [`end`]s that seal and
 //! open packets of sessions made by true handshakes, [lines](mod@line) between them that lose, double,
-//! delay and spoil what they carry, and a [`ledger`] that is told what was asked of the ends and
-//! judges what comes out. The scenario `transport` plays with it.
+//! delay and spoil what they carry, and a [`ledger`] of messages and one of [`flows`] that are told
+//! what was asked of the ends and judge what comes out. The scenario `transport` plays with it.
 
+mod application;
 pub mod end;
+pub mod flows;
 mod handshake;
 pub mod ledger;
 pub mod line;
@@ -15,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use p2sp_proto::id::{Channel, PathId};
 use p2sp_proto::session::Session;
-use p2sp_proto::transport::{Config, SendError};
+use p2sp_proto::transport::{Config, DatagramError, SendError};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
 use end::{End, Parcel, Remote};
+use flows::Flows;
 use ledger::{Ledger, Violation};
 use line::Line;
 
@@ -27,6 +30,28 @@ use line::Line;
 const SPINS_MAX: u32 = 500;
 /// Events of one run; no scenario needs a tenth of it.
 const STEPS_MAX: u32 = 4_000_000;
+
+/// Every path carries a datagram of so many bytes.
+pub const DATAGRAM_ALWAYS: usize = 1000;
+
+/// What an application does with one of its streams, counted over those that are not over.
+#[derive(Clone, Copy, Debug)]
+pub enum StreamAct {
+    /// A new one, with so many bytes to write at first.
+    Open { len: u64, ends: bool },
+    /// More bytes.
+    Write { nth: u64, len: u64 },
+    /// Those that it wants to write are the last.
+    Finish { nth: u64 },
+    /// Its writer gives it up.
+    Reset { nth: u64 },
+    /// Its reader wants no more.
+    Stop { nth: u64 },
+    /// The other end seems to be gone.
+    GiveUp,
+    /// All, those to come as well, come to their ends.
+    FinishAll,
+}
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +84,7 @@ pub struct Pair {
     /// What is under way, in order of arrival.
     flights: BTreeMap<(Duration, u64), Flight>,
     ledger: Ledger,
+    flows: Flows,
     config: Config,
     start: Instant,
     elapsed: Duration,
@@ -82,6 +108,7 @@ impl Pair {
         let ends = Side::BOTH.map(|side| End::new(side, config, start, &mut rng));
         let lines = Side::BOTH.map(|side| ((side, PathId::SERVER), Line::good()));
         Self {
+            flows: Flows::new([0, 1].map(|at: usize| ends[at].epoch())),
             ends,
             lines: lines.into_iter().collect(),
             flights: BTreeMap::new(),
@@ -107,8 +134,8 @@ impl Pair {
     }
 
     /// What was asked of the ends, and what came of it.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub fn tally(&self) -> String {
+        format!("{}; {}", self.ledger.tally(), self.flows.tally())
     }
 
     /// The time since the beginning.
@@ -158,6 +185,62 @@ impl Pair {
         self.ledger.note_cancelled(side, epoch, channel, sequence, cancelled)
     }
 
+    /// Does something with the streams of an end.
+    ///
+    /// # Errors
+    /// [`Violation`] when the end does not do what it should.
+    pub fn stream(&mut self, side: Side, act: StreamAct) -> Result<(), Violation> {
+        let now = self.local(side);
+        let End { application, conversation, .. } = &mut self.ends[side as usize];
+        let (transport, flows) = (conversation.transport(), &mut self.flows);
+        match act {
+            StreamAct::Open { len, ends } => application.open(len, ends, transport, flows, now)?,
+            StreamAct::Write { nth, len } => application.write_more(nth, len),
+            StreamAct::Finish { nth } => application.finish(nth),
+            StreamAct::Reset { nth } => {
+                if let Some(key) = application.pick(nth) {
+                    let code = flows.note_reset(application.place(key))?;
+                    transport.reset_stream(key, code, now);
+                }
+            }
+            StreamAct::Stop { nth } => {
+                if let Some(key) = application.pick(nth) {
+                    let code = flows.note_stop(application.place(key))?;
+                    transport.stop_stream(key, code, now);
+                }
+            }
+            StreamAct::GiveUp => {
+                flows.note_surrender(side);
+                transport.lose_streams(now);
+            }
+            StreamAct::FinishAll => application.close(),
+        }
+        Ok(())
+    }
+
+    /// Sends a datagram, noted if it is accepted.
+    ///
+    /// # Errors
+    /// [`Violation`] when it should have been accepted.
+    pub fn send_datagram(&mut self, side: Side, len: usize) -> Result<(), Violation> {
+        let now = self.local(side);
+        let bytes = self.flows.next_datagram(len.max(flows::NAME_LEN as usize));
+        let len = bytes.len();
+        match self.ends[side as usize].conversation().transport().send_datagram(bytes, now) {
+            Ok(()) => self.flows.note_datagram_sent(side, len),
+            Err(DatagramError::TooLong(max)) if len > max && max >= DATAGRAM_ALWAYS => {}
+            Err(error) => {
+                return Err(Violation(format!("{side:?}, a datagram of {len} bytes: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the datagram that was accepted last has come out.
+    pub fn datagram_arrived(&self) -> bool {
+        self.flows.has_arrived()
+    }
+
     /// A new process takes the place of an end: it has the key and nothing else, but for the
     /// other's boot value, which a server may have told it.
     pub fn restart(&mut self, side: Side, remote: Remote) {
@@ -167,9 +250,10 @@ impl Pair {
         if remote == Remote::Introduced {
             end.learn_boot(boot);
         }
+        self.flows.note_restart(side, end.epoch());
+        self.ledger.note_restart(side);
         // Whether they reached the old process or the new one is the owner's to care for.
         self.ends[side.other() as usize].candidates_told = None;
-        self.ledger.note_restart(side);
     }
 
     /// Lets time pass.
@@ -222,6 +306,7 @@ impl Pair {
     pub fn check_settled(&self, side: Side) -> Result<(), Violation> {
         let (end, other) = (&self.ends[side as usize], &self.ends[side.other() as usize]);
         self.ledger.check_settled(side, end.epoch())?;
+        self.flows.check_settled(side)?;
         if end.refused {
             return Err(Violation(format!("{side:?} does not say that there is room again")));
         }
@@ -281,7 +366,7 @@ impl Pair {
         let is_shared = self.shares_session();
         let end = &mut self.ends[side as usize];
         end.look_after_session(is_shared, now, &mut self.rng);
-        end.collect(now, &mut self.ledger)?;
+        end.collect(now, &mut self.ledger, &mut self.flows)?;
         let parcels = end.poll(now, &mut self.rng)?;
         for parcel in parcels {
             self.launch(side, parcel);

@@ -1,10 +1,11 @@
-//! Two conversations under random operations and faults, judged by a plain list of messages.
+//! Two conversations under random operations and faults, judged by plain lists of messages, streams
+//! and datagrams.
 //!
 //! The sessions are real ones, from true handshakes; only the search for paths and the server
 //! are left out. While it storms, nothing may come twice, changed, or out of its order, nothing
 //! may be receipted that did not come out, and every queue keeps its bound. Then all is mended:
-//! what was not given up, and whose sender still lives, must be delivered and receipted, and
-//! silence must follow.
+//! what was not given up, and whose sender still lives, must be delivered and receipted, every
+//! stream must come to its end at both ends, and silence must follow.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::Failure;
 use crate::pair::end::{Reading, Remote};
 use crate::pair::ledger::Violation;
 use crate::pair::line::{Bottleneck, Line};
-use crate::pair::{Pair, Side};
+use crate::pair::{DATAGRAM_ALWAYS, Pair, Side, StreamAct};
 
 /// Operations of one run.
 const OPERATIONS: std::ops::RangeInclusive<u32> = 10..=90;
@@ -29,6 +30,8 @@ const PATHS_MAX: u8 = 100;
 /// How long the ends have to settle everything once all is mended: several times the longest
 /// probe interval, patience and retry together.
 const CALM: Duration = Duration::from_secs(300);
+/// How long a word takes when nothing is wrong any more: handshake and patience included.
+const WORD: Duration = Duration::from_secs(30);
 /// Last acknowledgements leave within this.
 const ECHO: Duration = Duration::from_secs(1);
 /// Then nothing may be sent for this long.
@@ -48,14 +51,16 @@ pub fn transport(seed: u64) -> Result<String, Failure> {
 /// [`Failure`] as above.
 pub fn play(chance: &mut impl RngCore, seed: u64) -> Result<String, Failure> {
     let config = draw_config(chance);
-    let mut game = Game { pair: Pair::new(&config, seed), config, paths: 0, done: Vec::new() };
+    let streams = [0, 10, 60].choose(chance).copied().unwrap_or(0);
+    let pair = Pair::new(&config, seed);
+    let mut game = Game { pair, config, streams, paths: 0, done: Vec::new() };
     let outcome = game.storm(chance).and_then(|()| game.calm());
     match outcome {
         Ok(settled) => {
             let Game { pair, done, paths, .. } = &game;
             Ok(format!(
-                "{}, {} operations, {paths} direct paths, {} datagrams, settled in {settled:?}",
-                pair.ledger().tally(),
+                "{}, {} operations, {paths} direct paths, {} packets, settled in {settled:?}",
+                pair.tally(),
                 done.len(),
                 pair.datagrams(),
             ))
@@ -87,6 +92,8 @@ fn draw_config(chance: &mut impl RngCore) -> Config {
 struct Game {
     pair: Pair,
     config: Config,
+    /// How many of a hundred operations have to do with streams and datagrams.
+    streams: u32,
     /// How many direct paths were opened; their ids count from 1.
     paths: u8,
     done: Vec<(Duration, Operation)>,
@@ -104,6 +111,16 @@ enum Operation {
     Cancel {
         side: Side,
         nth: u64,
+    },
+    Stream {
+        side: Side,
+        act: StreamAct,
+        times: u32,
+    },
+    Datagram {
+        side: Side,
+        len: usize,
+        times: u32,
     },
     Read(Side, Reading),
     /// The line of a path becomes another, one way or both.
@@ -170,6 +187,7 @@ impl Game {
         }
         for side in Side::BOTH {
             self.pair.end(side).reading = Reading::Eager;
+            self.pair.stream(side, StreamAct::FinishAll)?;
         }
         let mended = self.pair.elapsed();
         self.pair.run_until(CALM, Pair::is_idle)?;
@@ -180,9 +198,27 @@ impl Game {
         if !self.pair.is_idle() {
             return Err(Violation("something is left to do".into()));
         }
+        if self.streams > 0 {
+            self.last_words()?;
+        }
         self.pair.run(ECHO)?;
         self.listen()?;
         Ok(settled)
+    }
+
+    /// Where all is well, a stream can be opened on each side, and a datagram arrives.
+    fn last_words(&mut self) -> Result<(), Violation> {
+        for side in Side::BOTH {
+            self.pair.stream(side, StreamAct::Open { len: 1, ends: true })?;
+            self.pair.run_until(WORD, Pair::is_idle)?;
+            self.pair.check_settled(side)?;
+            self.pair.send_datagram(side, DATAGRAM_ALWAYS)?;
+            self.pair.run_until(WORD, Pair::is_idle)?;
+            if !self.pair.datagram_arrived() {
+                return Err(Violation(format!("a datagram of {side:?} got lost on a good line")));
+            }
+        }
+        Ok(())
     }
 
     /// Hears whether the ends are silent. Only a key that has served its hour may be replaced.
@@ -205,6 +241,16 @@ impl Game {
                 }
             }
             Operation::Cancel { side, nth } => self.pair.cancel(side, nth)?,
+            Operation::Stream { side, act, times } => {
+                for _ in 0..times {
+                    self.pair.stream(side, act)?;
+                }
+            }
+            Operation::Datagram { side, len, times } => {
+                for _ in 0..times {
+                    self.pair.send_datagram(side, len)?;
+                }
+            }
             Operation::Read(side, reading) => self.pair.end(side).reading = reading,
             Operation::Line { from, path, line } => {
                 for side in from.map_or(Side::BOTH.to_vec(), |side| vec![side]) {
@@ -278,6 +324,9 @@ impl Game {
     }
 
     fn draw(&self, chance: &mut impl RngCore) -> Operation {
+        if chance.random_range(0..100) < self.streams {
+            return draw_stream(chance);
+        }
         let side = draw_side(chance);
         let path = PathId(chance.random_range(0..=self.paths));
         let channel = Channel(chance.random_range(0..CHANNELS));
@@ -327,6 +376,40 @@ impl Game {
             7..=8 => (chance.random_range(1300..20_000), chance.random_range(1..6)),
             _ => (chance.random_range(20_000..=self.config.message_len_max.min(250_000) + 1), 1),
         }
+    }
+}
+
+fn draw_stream(chance: &mut impl RngCore) -> Operation {
+    let (side, nth) = (draw_side(chance), chance.random_range(0..50));
+    let mut times = 1;
+    let act = match chance.random_range(0..100) {
+        0..=24 => {
+            times = chance.random_range(1..8);
+            StreamAct::Open { len: draw_flow_len(chance), ends: chance.random_bool(0.5) }
+        }
+        25 => {
+            times = chance.random_range(100..300);
+            StreamAct::Open { len: chance.random_range(0..100), ends: chance.random_bool(0.7) }
+        }
+        26..=59 => StreamAct::Write { nth, len: draw_flow_len(chance) },
+        60..=69 => StreamAct::Finish { nth },
+        70..=75 => StreamAct::Reset { nth },
+        76..=81 => StreamAct::Stop { nth },
+        82 => StreamAct::GiveUp,
+        _ => {
+            let len = chance.random_range(0..1200);
+            return Operation::Datagram { side, len, times: chance.random_range(1..30) };
+        }
+    };
+    Operation::Stream { side, act, times }
+}
+
+fn draw_flow_len(chance: &mut impl RngCore) -> u64 {
+    match chance.random_range(0..10) {
+        0 => 0,
+        1..=5 => chance.random_range(1..3000),
+        6..=8 => chance.random_range(3000..100_000),
+        _ => chance.random_range(100_000..400_000),
     }
 }
 
