@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use p2sp_proto::id::Epoch;
-use p2sp_proto::transport::{
-    OpenStreamError, Read, STREAMS_OPEN_MAX, StreamEvent, StreamKey, Transport,
-};
+use p2sp_proto::transport::{OpenStreamError, Read, StreamEvent, StreamKey, Transport};
 
 use super::Side;
 use super::end::Reading;
@@ -15,10 +13,6 @@ use super::ledger::Violation;
 
 /// Bytes offered or asked for at a time.
 const PORTION: usize = 10_000;
-/// Streams that an end may always have opened in its life: the other end tells of more only when
-/// an eighth of them is over.
-const ALWAYS: usize = STREAMS_OPEN_MAX as usize * 7 / 8;
-
 /// The streams of one process that are not over.
 pub(super) struct Application {
     side: Side,
@@ -87,7 +81,7 @@ impl Application {
                 self.streams.insert(key, Use { left, ends, ..Use::default() });
                 Ok(())
             }
-            Err(OpenStreamError::TooMany) => flows.note_refused(self.side, ALWAYS),
+            Err(OpenStreamError::TooMany) => flows.note_refused(self.side, self.streams.len()),
             Err(error) => Err(Violation(format!("{:?}: {error}", self.side))),
         }
     }

@@ -179,9 +179,13 @@ impl End {
 
     /// Whether nothing of it waits for anything.
     pub fn is_idle(&self) -> bool {
+        self.is_quiet() && self.application.is_idle()
+    }
+
+    /// Whether nothing of it waits for anything but the application.
+    pub fn is_quiet(&self) -> bool {
         let transport = self.conversation.transport_ref();
-        let rests = transport.is_idle() && !transport.has_message();
-        rests && self.application.is_idle() && !self.handshakes.is_pending()
+        transport.is_idle() && !transport.has_message() && !self.handshakes.is_pending()
     }
 
     pub(super) fn describe(&self) -> String {
@@ -271,17 +275,34 @@ impl End {
         ledger: &mut Ledger,
         flows: &mut Flows,
     ) -> Result<(), Violation> {
+        self.note_events(now, ledger, flows)?;
         loop {
             self.read(now, ledger, flows)?;
             self.application.write(self.conversation.transport(), flows, now)?;
-            let Some(event) = self.conversation.poll_event() else { break };
-            self.note(event, now, ledger, flows)?;
+            if !self.note_events(now, ledger, flows)? {
+                break;
+            }
         }
         let held = self.conversation.transport_ref().held();
         if held > HELD_FACTOR * self.memory_max {
             return Err(Violation(format!("{:?} holds {held} bytes", self.side)));
         }
         Ok(())
+    }
+
+    /// Takes all events; answers whether there were any.
+    fn note_events(
+        &mut self,
+        now: Instant,
+        ledger: &mut Ledger,
+        flows: &mut Flows,
+    ) -> Result<bool, Violation> {
+        let mut any = false;
+        while let Some(event) = self.conversation.poll_event() {
+            any = true;
+            self.note(event, now, ledger, flows)?;
+        }
+        Ok(any)
     }
 
     fn note(

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use p2sp_proto::id::Epoch;
 use p2sp_proto::transport::{Opener, Read, StreamError, StreamEvent, StreamKey, stream_code};
 
-use super::Side;
 use super::ledger::{Violation, pattern};
+use super::{STREAMS_ALWAYS, Side};
 
 /// Bytes of the name with which a flow begins.
 pub const NAME_LEN: u64 = 8;
@@ -122,14 +122,12 @@ impl Flows {
         self.begin(place, Opener::Here)
     }
 
-    /// A stream could not be opened: there must be many.
-    pub fn note_refused(&self, side: Side, many: usize) -> Result<(), Violation> {
-        let epoch = self.living[side as usize].0;
-        let of = |place: &Place| place.side == side && place.epoch == epoch;
-        let ours = |place: &Place| of(place) && place.key.opener == Opener::Here;
-        let opened = self.records.keys().filter(|place| ours(place)).count();
-        if opened < many {
-            return Err(Violation(format!("{side:?} may not open more than {opened} streams")));
+    /// A stream could not be opened: there must be many, some of them perhaps over for this end
+    /// alone.
+    pub fn note_refused(&self, side: Side, open: usize) -> Result<(), Violation> {
+        let opened = self.opened(side);
+        if opened < STREAMS_ALWAYS || open == 0 {
+            return Err(Violation(format!("{side:?} opened {opened} streams and may not go on")));
         }
         Ok(())
     }
@@ -289,6 +287,35 @@ impl Flows {
         self.datagrams.last().is_none_or(|datagram| datagram.arrived)
     }
 
+    /// Where nothing moves any more, what was written on streams that are open was read.
+    pub fn check_open(&self, side: Side) -> Result<(), Violation> {
+        let [near, far] = [side, side.other()].map(|side| self.living[side as usize].0);
+        let open = |side: Side, epoch: Epoch, opener: Opener| {
+            let open = self.of(side, epoch).filter(move |(_, record)| !record.closed);
+            open.filter(move |(place, _)| place.key.opener == opener).count()
+        };
+        let here = open(side, near, Opener::Here);
+        let there = open(side.other(), far, Opener::There);
+        if here != there {
+            return Err(Violation(format!("{here} streams of {side:?} are open, {there} there")));
+        }
+        for (place, record) in self.of(side, near).filter(|(_, record)| !record.closed) {
+            let Some(reader) = self.reader(*place, record) else { continue };
+            let (read, readable) = (reader.read, reader.reading == Reading::Open);
+            let writable = matches!(record.writing, Writing::Open | Writing::Finished);
+            if writable && readable && !record.lost && read < record.written {
+                return wrong(*place, &format!("stands still after {read} bytes: {record:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many streams a living process opened.
+    pub fn opened(&self, side: Side) -> usize {
+        let all = self.of(side, self.living[side as usize].0);
+        all.filter(|(place, _)| place.key.opener == Opener::Here).count()
+    }
+
     /// Nothing may hang, and what both ends lived to see the end of must have got there.
     pub fn check_settled(&self, side: Side) -> Result<(), Violation> {
         let epoch = self.living[side as usize].0;
@@ -323,14 +350,28 @@ impl Flows {
         let ended = |reader: &Record| {
             reader.lost || matches!(reader.reading, Reading::Ended | Reading::Stopped)
         };
-        let mut unnamed = self.of(place.side.other(), record.remote);
-        match record.twin.and_then(|twin| self.records.get(&twin)) {
+        match self.reader(place, record) {
             Some(reader) if ended(reader) => Ok(()),
             Some(reader) => wrong(place, &format!("was not read to its end: {reader:?}")),
-            None if record.written == 0 => Ok(()),
-            None if unnamed.any(|(_, reader)| reader.twin.is_none() && ended(reader)) => Ok(()),
-            None => wrong(place, "arrived where nobody read it"),
+            // Where all were stopped before a byte was read nobody can tell which is which.
+            None => Ok(()),
         }
+    }
+
+    /// What the living process at the other end has of a stream.
+    fn reader(&self, place: Place, record: &Record) -> Option<&Record> {
+        let far = self.living[place.side.other() as usize].0;
+        let shifted = || {
+            let key = place.key;
+            let (processes, sign, opener) = match key.opener {
+                Opener::Here => ((place.side, place.epoch, far), 1, Opener::There),
+                Opener::There => ((place.side.other(), far, place.epoch), -1, Opener::Here),
+            };
+            let shift = sign * self.shifts.get(&processes)?;
+            let index = u64::try_from(i128::from(key.index) + shift).ok()?;
+            Some(Place { side: place.side.other(), epoch: far, key: StreamKey { opener, index } })
+        };
+        self.records.get(&record.twin.or_else(shifted)?)
     }
 
     fn begin(&mut self, place: Place, opener: Opener) -> Result<(), Violation> {

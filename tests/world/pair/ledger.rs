@@ -112,6 +112,13 @@ impl Ledger {
         Some((*channel, Sequence(*at as u64)))
     }
 
+    /// The oldest unsettled message of a channel.
+    pub fn oldest(&self, side: Side, epoch: Epoch, channel: Channel) -> Option<Sequence> {
+        let list = self.lists.get(&(side, epoch, channel))?;
+        let at = list.iter().position(|entry| !entry.is_settled())?;
+        Some(Sequence(at as u64))
+    }
+
     /// A message that the ledger takes for unsettled was given up.
     ///
     /// # Errors

@@ -15,9 +15,9 @@ pub mod line;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use p2sp_proto::id::{Channel, PathId};
+use p2sp_proto::id::{Channel, PathId, Sequence};
 use p2sp_proto::session::Session;
-use p2sp_proto::transport::{Config, DatagramError, SendError};
+use p2sp_proto::transport::{Config, DatagramError, STREAMS_OPEN_MAX, SendError};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
@@ -31,6 +31,9 @@ const SPINS_MAX: u32 = 500;
 /// Events of one run; no scenario needs a tenth of it.
 const STEPS_MAX: u32 = 4_000_000;
 
+/// Streams that an end may open where none is open: the other end tells of more when an eighth
+/// of those that it allows is over.
+pub const STREAMS_ALWAYS: usize = STREAMS_OPEN_MAX as usize * 7 / 8;
 /// Every path carries a datagram of so many bytes.
 pub const DATAGRAM_ALWAYS: usize = 1000;
 
@@ -177,12 +180,35 @@ impl Pair {
     /// # Errors
     /// [`Violation`] when the end has another opinion of what is settled.
     pub fn cancel(&mut self, side: Side, nth: u64) -> Result<(), Violation> {
+        let epoch = self.ends[side as usize].epoch();
+        match self.ledger.pick(side, epoch, nth) {
+            Some((channel, sequence)) => self.cancel_message(side, channel, sequence),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the oldest message of a channel up.
+    ///
+    /// # Errors
+    /// [`Violation`] as above.
+    pub fn cancel_oldest(&mut self, side: Side, channel: Channel) -> Result<(), Violation> {
+        let epoch = self.ends[side as usize].epoch();
+        match self.ledger.oldest(side, epoch, channel) {
+            Some(sequence) => self.cancel_message(side, channel, sequence),
+            None => Ok(()),
+        }
+    }
+
+    fn cancel_message(
+        &mut self,
+        side: Side,
+        channel: Channel,
+        sequence: Sequence,
+    ) -> Result<(), Violation> {
         let now = self.local(side);
         let end = &mut self.ends[side as usize];
-        let epoch = end.epoch();
-        let Some((channel, sequence)) = self.ledger.pick(side, epoch, nth) else { return Ok(()) };
         let cancelled = end.conversation().transport().cancel(channel, sequence, now);
-        self.ledger.note_cancelled(side, epoch, channel, sequence, cancelled)
+        self.ledger.note_cancelled(side, end.epoch(), channel, sequence, cancelled)
     }
 
     /// Does something with the streams of an end.
@@ -216,6 +242,11 @@ impl Pair {
             StreamAct::FinishAll => application.close(),
         }
         Ok(())
+    }
+
+    /// How many streams a living process opened.
+    pub fn opened(&self, side: Side) -> usize {
+        self.flows.opened(side)
     }
 
     /// Sends a datagram, noted if it is accepted.
@@ -317,6 +348,22 @@ impl Pair {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether nothing is under way or waits for more than an application: what is open may stay so.
+    pub fn is_quiet(&self) -> bool {
+        let any_open = self.ends.iter().any(|end| !end.application.is_idle());
+        let quiet = self.flights.is_empty() && self.ends.iter().all(End::is_quiet);
+        quiet && (self.shares_session() || !any_open)
+    }
+
+    /// What was written on open streams must have been read, and both ends must know of the same
+    /// ones.
+    ///
+    /// # Errors
+    /// [`Violation`] names the first of which that is not so.
+    pub fn check_streams(&self) -> Result<(), Violation> {
+        Side::BOTH.iter().try_for_each(|side| self.flows.check_open(*side))
     }
 
     /// Whether both ends have nothing left to do and nothing is under way.

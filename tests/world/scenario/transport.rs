@@ -19,7 +19,7 @@ use super::Failure;
 use crate::pair::end::{Reading, Remote};
 use crate::pair::ledger::Violation;
 use crate::pair::line::{Bottleneck, Line};
-use crate::pair::{DATAGRAM_ALWAYS, Pair, Side, StreamAct};
+use crate::pair::{DATAGRAM_ALWAYS, Pair, STREAMS_ALWAYS, Side, StreamAct};
 
 /// Operations of one run.
 const OPERATIONS: std::ops::RangeInclusive<u32> = 10..=90;
@@ -32,6 +32,8 @@ const PATHS_MAX: u8 = 100;
 const CALM: Duration = Duration::from_secs(300);
 /// How long a word takes when nothing is wrong any more: handshake and patience included.
 const WORD: Duration = Duration::from_secs(30);
+/// From so many streams of one end on it may be that no more would be allowed.
+const STREAMS_OFTEN: usize = 32;
 /// Last acknowledgements leave within this.
 const ECHO: Duration = Duration::from_secs(1);
 /// Then nothing may be sent for this long.
@@ -112,6 +114,13 @@ enum Operation {
         side: Side,
         nth: u64,
     },
+    /// Gives the oldest messages of a channel up for others.
+    Revise {
+        side: Side,
+        channel: Channel,
+        len: usize,
+        times: u32,
+    },
     Stream {
         side: Side,
         act: StreamAct,
@@ -187,9 +196,16 @@ impl Game {
         }
         for side in Side::BOTH {
             self.pair.end(side).reading = Reading::Eager;
-            self.pair.stream(side, StreamAct::FinishAll)?;
         }
         let mended = self.pair.elapsed();
+        for _ in 0..2 {
+            self.pair.run_until(CALM, Pair::is_quiet)?;
+            self.pair.run(ECHO)?;
+        }
+        self.pair.check_streams()?;
+        for side in Side::BOTH {
+            self.pair.stream(side, StreamAct::FinishAll)?;
+        }
         self.pair.run_until(CALM, Pair::is_idle)?;
         let settled = self.pair.elapsed() - mended;
         for side in Side::BOTH {
@@ -206,10 +222,14 @@ impl Game {
         Ok(settled)
     }
 
-    /// Where all is well, a stream can be opened on each side, and a datagram arrives.
+    /// Where all is well, streams can be opened on each side, as many as ever where many were,
+    /// and a datagram arrives.
     fn last_words(&mut self) -> Result<(), Violation> {
         for side in Side::BOTH {
-            self.pair.stream(side, StreamAct::Open { len: 1, ends: true })?;
+            let many = self.pair.opened(side) >= STREAMS_OFTEN;
+            for _ in 0..if many { STREAMS_ALWAYS } else { 1 } {
+                self.pair.stream(side, StreamAct::Open { len: 1, ends: true })?;
+            }
             self.pair.run_until(WORD, Pair::is_idle)?;
             self.pair.check_settled(side)?;
             self.pair.send_datagram(side, DATAGRAM_ALWAYS)?;
@@ -241,6 +261,12 @@ impl Game {
                 }
             }
             Operation::Cancel { side, nth } => self.pair.cancel(side, nth)?,
+            Operation::Revise { side, channel, len, times } => {
+                for _ in 0..times {
+                    self.pair.cancel_oldest(side, channel)?;
+                    self.pair.send(side, channel, len)?;
+                }
+            }
             Operation::Stream { side, act, times } => {
                 for _ in 0..times {
                     self.pair.stream(side, act)?;
@@ -335,7 +361,11 @@ impl Game {
                 let (len, times) = self.draw_len(chance);
                 Operation::Send { side, channel, len, times }
             }
-            35..=42 => Operation::Cancel { side, nth: chance.random_range(0..50) },
+            35..=38 => {
+                let (len, times) = self.draw_len(chance);
+                Operation::Revise { side, channel, len, times }
+            }
+            39..=42 => Operation::Cancel { side, nth: chance.random_range(0..50) },
             43..=47 => Operation::Read(side, draw_reading(chance)),
             48..=49 => Operation::Touch(side, Touch::Candidates),
             50..=64 => {
@@ -409,6 +439,7 @@ fn draw_flow_len(chance: &mut impl RngCore) -> u64 {
         0 => 0,
         1..=5 => chance.random_range(1..3000),
         6..=8 => chance.random_range(3000..100_000),
+        _ if chance.random_bool(0.05) => chance.random_range(4_000_000..6_000_000),
         _ => chance.random_range(100_000..400_000),
     }
 }
