@@ -10,10 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
-use world::scenario::{Failure, FirstMessage, chaos, first_message, steady, talk, transport};
+use world::scenario::{
+    Death, Failure, FirstMessage, chaos, first_message, gap, steady, talk, transport,
+};
 
 /// Failed seeds in the verdict.
 const FAILED_SHOWN: usize = 20;
+/// Probe timeouts for which a conversation may stand still.
+const GAP_MAX: f64 = 3.0;
 /// Of more seeds than this only those that failed are shown.
 const LINES_MAX: u64 = 500;
 
@@ -29,8 +33,10 @@ enum Suite {
     Talk(Seeds),
     /// How long the first message to a known peer takes
     FirstMessage(Seeds),
-    /// Two conversations under random operations and faults, compared with a list of messages
+    /// Two conversations under random operations and faults, compared with lists of what they said
     Transport(Seeds),
+    /// How long a conversation stands still when its direct path dies, in probe timeouts
+    Gap(Gaps),
     /// A conversation whose network changes under it, and what losses do to one
     Steady(Seeds),
 }
@@ -43,6 +49,15 @@ struct Seeds {
     /// The first of them
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+}
+
+#[derive(Args)]
+struct Gaps {
+    #[command(flatten)]
+    seeds: Seeds,
+    /// Fail at three probe timeouts or more
+    #[arg(long)]
+    check: bool,
 }
 
 impl Seeds {
@@ -60,6 +75,7 @@ fn main() -> io::Result<ExitCode> {
         Suite::Steady(seeds) => run_seeds(&mut out, "steady", &seeds, steady)?,
         Suite::Talk(seeds) => run_seeds(&mut out, "talk", &seeds, talk)?,
         Suite::Transport(seeds) => run_seeds(&mut out, "transport", &seeds, transport)?,
+        Suite::Gap(options) => gaps(&mut out, &options)?,
         Suite::FirstMessage(seeds) => {
             run_seeds(&mut out, "first-message", &seeds, both_first_messages)?
         }
@@ -72,6 +88,35 @@ fn both_first_messages(seed: u64) -> Result<String, Failure> {
     let cold = first_message(seed, FirstMessage::Cold)?;
     let registered = first_message(seed, FirstMessage::Registered)?;
     Ok(format!("{cold}; {registered}"))
+}
+
+/// How long conversations stood still; true when that is short enough.
+fn gaps(out: &mut impl io::Write, options: &Gaps) -> io::Result<bool> {
+    let mut good = true;
+    for death in [Death::BothWays, Death::OneWay] {
+        let mut timeouts = Vec::new();
+        for seed in options.seeds.range(100) {
+            match caught(|| gap(seed, death)) {
+                Ok(gap) => timeouts.push(gap.timeouts()),
+                Err(text) => {
+                    writeln!(out, "seed {seed}, {death:?}: FAILED\n{text}")?;
+                    writeln!(out, "replay: scripts/sim gap --seed {seed}")?;
+                    good = false;
+                }
+            }
+        }
+        timeouts.sort_by(f64::total_cmp);
+        let worst = timeouts.last().copied().unwrap_or_default();
+        let median = timeouts.get(timeouts.len() / 2).copied().unwrap_or_default();
+        let runs = timeouts.len();
+        writeln!(
+            out,
+            "{death:?}: {runs} runs, median {median:.2}, worst {worst:.2} probe timeouts"
+        )?;
+        good &= !options.check || worst < GAP_MAX;
+    }
+    writeln!(out, "{}: gap", if good { "PASS" } else { "FAIL" })?;
+    Ok(good)
 }
 
 /// Runs a suite seed by seed; true when all are good.

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod first_message;
+mod gap;
 mod guess;
 mod hiding;
 mod lan;

@@ -62,7 +62,7 @@ pub(super) struct Path {
     in_flight: u64,
     largest_acked: Option<u64>,
     loss_at: Option<Instant>,
-    /// Since when no acknowledgement came for anything in flight, or when the last probe left.
+    /// Since when what is in flight waits for an acknowledgement, or when the last probe left.
     waiting_since: Instant,
     /// How often it became suspect since a packet as large as the lost ones got through.
     fruitless: u8,

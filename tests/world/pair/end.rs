@@ -76,6 +76,8 @@ pub struct End {
     pub reading: Reading,
     /// Whether a message was refused and no word of room came since.
     pub refused: bool,
+    /// When messages were handed over.
+    pub arrivals: Vec<Instant>,
     /// How many datagrams it sent.
     pub datagrams: u64,
     /// Its direct paths, which it opens in every session.
@@ -108,6 +110,7 @@ impl End {
             ahead: Duration::ZERO,
             reading: Reading::Eager,
             refused: false,
+            arrivals: Vec::new(),
             datagrams: 0,
             paths: BTreeMap::new(),
             next_read: None,
@@ -350,6 +353,7 @@ impl End {
             let epoch = transport.remote_epoch();
             let Some(received) = transport.poll_message(now) else { break };
             ledger.note_delivered(self.side.other(), epoch, &received)?;
+            self.arrivals.push(now);
             self.next_read = Some(now + READ_EVERY);
         }
         if may_read(self.next_read, self.reading)

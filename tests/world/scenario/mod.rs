@@ -6,6 +6,7 @@
 mod chaos;
 mod first_message;
 mod flow;
+mod gap;
 mod matrix;
 mod stage;
 mod talk;
@@ -14,6 +15,7 @@ mod transport;
 pub use chaos::chaos;
 pub use first_message::{FirstMessage, first_message};
 pub use flow::{Change, Figures, Flow, lossy, steady, survive};
+pub use gap::{Death, Gap, gap};
 pub use matrix::{
     Class, Goal, Incident, Kind, Lines, Outcome, Pair, Path, Required, Within, check_pair,
     run_pair, tell_pair,

@@ -138,10 +138,11 @@ enum Operation {
         path: PathId,
         line: Line,
     },
-    /// The ends open a new path, the second one later.
+    /// The ends open a new path, the second one later, and perhaps prefer it.
     Open {
         first: Side,
         later: Duration,
+        preferred: bool,
     },
     /// The ends close a path, the second one when it is told, or later.
     Close {
@@ -283,7 +284,7 @@ impl Game {
                     *self.pair.line(side, path) = line.clone();
                 }
             }
-            Operation::Open { first, later } => self.open(first, later)?,
+            Operation::Open { first, later, preferred } => self.open(first, later, preferred)?,
             Operation::Close { first, path, later } => self.close(first, path, later)?,
             Operation::Restart(side, remote) => self.pair.restart(side, remote),
             Operation::Jump(side, time) => self.pair.end(side).ahead += time,
@@ -316,7 +317,7 @@ impl Game {
         }
     }
 
-    fn open(&mut self, first: Side, later: Duration) -> Result<(), Violation> {
+    fn open(&mut self, first: Side, later: Duration, preferred: bool) -> Result<(), Violation> {
         if self.paths == PATHS_MAX {
             return Ok(());
         }
@@ -329,6 +330,9 @@ impl Game {
             self.pair.run(wait)?;
             let now = self.pair.local(side);
             self.pair.end(side).open(path, now);
+            if preferred {
+                self.touch(side, Touch::Prefer(path));
+            }
         }
         Ok(())
     }
@@ -372,9 +376,14 @@ impl Game {
                 let from = chance.random_bool(0.3).then_some(side);
                 Operation::Line { from, path, line: draw_line(chance) }
             }
-            65..=71 => Operation::Open { first: side, later: millis(chance, 400) },
+            65..=71 => {
+                let preferred = chance.random_bool(0.6);
+                Operation::Open { first: side, later: millis(chance, 400), preferred }
+            }
             72..=75 => {
-                let path = PathId(path.0.max(1));
+                // The newest is the one in use.
+                let newest = chance.random_bool(0.5);
+                let path = PathId(if newest { self.paths } else { path.0 }.max(1));
                 let later = chance.random_bool(0.5).then(|| millis(chance, 3000));
                 Operation::Close { first: side, path, later }
             }

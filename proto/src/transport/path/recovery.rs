@@ -45,7 +45,7 @@ impl Path {
         self.congestion.on_progress(ack.largest, self.next - 1, sample);
         self.largest_acked = self.largest_acked.max(Some(ack.largest));
         self.last_ack = Some(now);
-        (self.probe_count, self.waiting_since) = (0, now);
+        (self.probe_count, self.waiting_since) = (0, self.oldest_question(now));
         if newly.iter().any(|sent| sent.size.saturating_add(SIZE_SLACK) >= self.doubted_size) {
             (self.fruitless, self.doubted_size) = (0, 0);
         }
@@ -105,6 +105,13 @@ impl Path {
         self.rtt.update(latest, Duration::from_micros(delay_us));
         self.losses.on_sample(self.eliciting);
         latest
+    }
+
+    /// Since when the oldest packet in flight waits for an answer. Half a round trip at most: a
+    /// whole one would make bad lines look dead, and what comes now may be the first of many.
+    fn oldest_question(&self, now: Instant) -> Instant {
+        let earliest = now.checked_sub(self.rtt.smoothed() / 2).unwrap_or(now);
+        self.sent.front().map_or(now, |oldest| oldest.at.max(earliest))
     }
 
     /// Takes acknowledged packets out of the table, oldest first.

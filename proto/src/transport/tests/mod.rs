@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod bottleneck;
+mod credit;
 mod faults;
 mod flow;
 mod link;
