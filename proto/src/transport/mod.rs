@@ -48,7 +48,7 @@ pub use api::{Config, ControlFrame, Event, FrameError, PathKind, PathStats, Rece
 use control::ControlQueue;
 use incoming::Arrival;
 use packet::{Carried, Packet};
-use path::{Path, Silence};
+use path::{Memory, Path, Silence};
 use receive::{Inbox, Origin, Part};
 use send::{EarlyVerdict, Outbox};
 use stream::Streams;
@@ -60,6 +60,9 @@ use streams::Turn;
 
 /// Paths with state at one time. A session numbers at most 256; few are in use at once.
 const PATHS_MAX: usize = 16;
+/// How long a closed path's round-trip time and window mean something for its route: networks that
+/// change do so for longer.
+const MEMORY_TTL: Duration = Duration::from_secs(10);
 /// Guess of a round trip where no path was measured, for growing windows.
 const RTT_GUESS: Duration = Duration::from_millis(100);
 
@@ -81,6 +84,16 @@ pub struct Transport {
     control: ControlQueue,
     events: VecDeque<Event>,
     early: Option<Box<Early>>,
+    /// Of the path that was closed last.
+    closed: Option<Box<Closed>>,
+}
+
+/// What a closed path leaves behind.
+#[derive(Debug)]
+struct Closed {
+    path: PathId,
+    at: Instant,
+    memory: Memory,
 }
 
 /// Early data whose fate is not known.
@@ -113,6 +126,7 @@ impl Transport {
             control: ControlQueue::default(),
             events: VecDeque::new(),
             early: None,
+            closed: None,
         }
     }
 
@@ -173,7 +187,7 @@ impl Transport {
             }
         }
         self.paths = Vec::new();
-        self.ended = None;
+        (self.ended, self.closed) = (None, None);
         (self.preferred, self.message_path) = (None, None);
         self.control.restart();
         self.outbox.restart(&self.config);
@@ -208,6 +222,20 @@ impl Transport {
         }
     }
 
+    /// A path that was opened just now has the route of a former one: it begins with the round-trip
+    /// time of that and, as after a loss, its window, if it was the last one to be closed and that
+    /// is not long ago.
+    pub fn resume_path(&mut self, path: PathId, former: PathId, now: Instant) {
+        let fresh = |closed: &mut Box<Closed>| {
+            closed.path == former && now.saturating_duration_since(closed.at) <= MEMORY_TTL
+        };
+        if let Some(closed) = self.closed.take_if(fresh)
+            && let Some(index) = self.index(path)
+        {
+            self.paths[index].resume(closed.memory);
+        }
+    }
+
     /// The path is not to be used any more in this session; what was in flight there is resent
     /// elsewhere.
     pub fn close_path(&mut self, path: PathId, now: Instant) {
@@ -217,7 +245,9 @@ impl Transport {
         }
         if let Some(index) = self.index(path) {
             let carried = self.paths[index].take_all();
-            self.paths.remove(index);
+            let memory = self.paths.remove(index).memory();
+            let closed = memory.map(|memory| Box::new(Closed { path, at: now, memory }));
+            self.closed = closed.or(self.closed.take());
             self.requeue(&carried, now);
         }
         if self.preferred.is_none() {
@@ -523,6 +553,9 @@ impl Transport {
                 (path.in_flight().cloned().collect(), Some(Event::PathFailed(id)))
             }
         };
+        if event.is_some() && self.data_path().is_some_and(|other| other != index) {
+            self.paths[index].relieve();
+        }
         self.requeue(&again, now);
         self.events.extend(event);
     }

@@ -72,8 +72,19 @@ pub(super) struct Path {
     pub(super) paced_until: Option<Instant>,
     last_ack: Option<Instant>,
     lost_total: u64,
+    /// Losses below this packet are no persistent congestion.
+    excused: u64,
+    /// Whether its data went elsewhere when it became suspect.
+    relieved: bool,
     /// Small messages that are to go here as well.
     pub(super) copies: VecDeque<(Channel, Sequence)>,
+}
+
+/// What is known of the route of a path that was closed.
+#[derive(Debug)]
+pub(super) struct Memory {
+    rtt: Rtt,
+    congestion: Congestion,
 }
 
 /// What a probe timeout says of a path.
@@ -114,6 +125,8 @@ impl Path {
             paced_until: None,
             last_ack: None,
             lost_total: 0,
+            excused: 0,
+            relieved: false,
             copies: VecDeque::new(),
         }
     }
@@ -273,6 +286,33 @@ impl Path {
     /// Something else than a packet proved that the path works: it gets another chance.
     pub(super) fn restore(&mut self, now: Instant) {
         (self.probe_count, self.suspect, self.waiting_since) = (0, false, now);
+        self.excuse();
+    }
+
+    /// It is suspect, and data goes elsewhere: what is lost from now on says that it was out of
+    /// order, and nothing of how much it carries.
+    pub(super) fn relieve(&mut self) {
+        self.relieved = true;
+    }
+
+    /// It works again.
+    fn excuse(&mut self) {
+        if std::mem::take(&mut self.relieved) {
+            self.excused = self.next;
+        }
+    }
+
+    /// What was measured on it, for another one on the same route. `None` where nothing was.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        self.rtt.measured()?;
+        Some(Memory { rtt: self.rtt, congestion: self.congestion.resumed() })
+    }
+
+    /// Begins with what was measured on the route before, if it has not measured itself.
+    pub(super) fn resume(&mut self, memory: Memory) {
+        if self.rtt.measured().is_none() {
+            (self.rtt, self.congestion) = (memory.rtt, memory.congestion);
+        }
     }
 
     /// What the oldest packets in flight carry.

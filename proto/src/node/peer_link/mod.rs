@@ -81,6 +81,8 @@ pub(super) struct PeerLink {
     punch: Punch,
     direct: BTreeMap<PathId, Route>,
     unproved: BTreeMap<PathId, ([u8; 8], Route)>,
+    /// The direct path that was closed last, and its route.
+    left: Option<(Route, PathId)>,
     preferred: PathId,
     /// Direct paths that each side began in this session.
     own_paths: u8,
@@ -186,6 +188,7 @@ impl PeerLink {
             punch: Punch::new(),
             direct: BTreeMap::new(),
             unproved: BTreeMap::new(),
+            left: None,
             preferred: PathId::SERVER,
             own_paths: 0,
             their_paths: 0,

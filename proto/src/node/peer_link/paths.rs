@@ -117,6 +117,7 @@ impl PeerLink {
     pub(super) fn forget_paths(&mut self) {
         self.direct.clear();
         self.unproved.clear();
+        self.left = None;
         self.preferred = PathId::SERVER;
         self.reintroduce_at = None;
         (self.own_paths, self.their_paths) = (0, 0);
@@ -233,6 +234,9 @@ impl PeerLink {
     pub(super) fn open_direct(&mut self, path: PathId, route: Route, now: Instant) {
         let old: Vec<PathId> = self.direct.keys().copied().collect();
         self.open_transport_path(path, now);
+        if let Some((_, former)) = self.left.take_if(|(of, _)| *of == route) {
+            self.conversation.transport().resume_path(path, former, now);
+        }
         if let Some(rtt) = self.agent.as_ref().and_then(|agent| agent.rtt(route)) {
             self.conversation.transport().set_rtt_hint(path, rtt);
         }
@@ -259,8 +263,11 @@ impl PeerLink {
 
     pub(super) fn close_direct(&mut self, path: PathId, now: Instant) {
         self.unproved.remove(&path);
-        if self.direct.remove(&path).is_some() && self.preferred == path {
-            self.prefer(PathId::SERVER, now);
+        if let Some(route) = self.direct.remove(&path) {
+            self.left = Some((route, path));
+            if self.preferred == path {
+                self.prefer(PathId::SERVER, now);
+            }
         }
         self.conversation.transport().close_path(path, now);
     }

@@ -174,6 +174,16 @@ impl Congestion {
         self.undo = None;
     }
 
+    /// What to begin with where this one was in use until lately: as after a loss, for nobody
+    /// knows what the route did meanwhile.
+    pub(super) fn resumed(&self) -> Self {
+        let mut resumed = self.clone();
+        resumed.reduce();
+        resumed.rest();
+        (resumed.recovery, resumed.usage) = (0, Usage::default());
+        resumed
+    }
+
     /// Nothing is in flight: what only matters meanwhile is let go.
     pub(super) fn rest(&mut self) {
         self.cubic.pause();

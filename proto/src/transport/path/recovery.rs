@@ -50,6 +50,9 @@ impl Path {
             (self.fruitless, self.doubted_size) = (0, 0);
         }
         settled.recovered = std::mem::take(&mut self.suspect);
+        if settled.recovered {
+            self.excuse();
+        }
         for sent in newly {
             self.mtu.on_acked(sent.count, sent.size);
             self.congestion.on_ack(sent.size.into(), sent.count, self.rtt.smoothed(), now);
@@ -95,6 +98,9 @@ impl Path {
         let event = self.congestion.on_loss(sent.count, self.next);
         if let Some(forgotten) = self.losses.remember(sent.count, event) {
             self.congestion.on_forgotten_loss(forgotten);
+        }
+        if sent.count < self.excused {
+            return false;
         }
         let duration = PERSISTENT_TIMEOUTS * self.rtt.probe_timeout();
         self.losses.is_persistent(sent.ordinal, sent.at, duration)

@@ -1,5 +1,6 @@
 //! Conversations of two transports.
 
+mod absence;
 mod behaviour;
 mod bottleneck;
 mod credit;
