@@ -12,7 +12,8 @@ main() {
     check "documentation" documentation
     check "tests" cargo test --workspace --locked
     check "simulation" scripts/sim chaos --seeds 200
-    check "transport" scripts/sim transport --seeds 4000
+    check "transport" scripts/sim transport --seeds 3000
+    check "gap" scripts/sim gap --seeds 100 --check
     check "traversal" scripts/sim traversal --seeds 3 --check
     check "demo" scripts/demo.sh
     check "kernel NATs" scripts/nat-test.sh

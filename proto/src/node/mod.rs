@@ -72,8 +72,8 @@ use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
 
 /// Most peers talked to at a time; the least recently used idle one makes room.
 const LINKS_MAX: usize = 1024;
-/// A link nobody used for this long is forgotten.
-const LINK_IDLE: Duration = Duration::from_secs(900);
+/// A link nobody used for this long is forgotten: not over a night's sleep of a machine.
+const LINK_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Relayed datagrams that wait for their introduction; more than a flight is not worth keeping.
 const STRAYS_MAX: usize = 16;
 /// A stray waits this long.

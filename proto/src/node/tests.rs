@@ -5,6 +5,7 @@ mod network;
 mod punch;
 mod reasons;
 mod sizes;
+mod sleep;
 mod streams;
 mod third_party;
 

@@ -91,6 +91,8 @@ pub(super) struct PeerLink {
     last_used: Instant,
     /// When a packet of the session last opened, or the session began.
     last_heard: Instant,
+    /// Since when something waits for the other end.
+    waiting_since: Option<Instant>,
     /// When a packet last opened, or the first stream was opened.
     alive_at: Instant,
     warm_at: Instant,
@@ -195,6 +197,7 @@ impl PeerLink {
             candidates_told: 0,
             last_used: now,
             last_heard: now,
+            waiting_since: None,
             alive_at: now,
             warm_at: now + RELAY_WARM,
             reintroduced: None,
@@ -481,6 +484,8 @@ impl PeerLink {
         self.want_punch(notices, core, now);
         self.try_handshake(via, notices, core, now);
         let flushed = self.flush_datagrams(via, core, now);
+        let waits = !self.conversation.transport_ref().is_idle();
+        self.waiting_since = waits.then(|| self.waiting_since.unwrap_or(now));
         let view = self.view();
         if !view.is_same(&self.view) {
             self.view = view;
@@ -624,7 +629,8 @@ impl PeerLink {
         let waits = self.has_session()
             && self.handshake.is_none()
             && !self.conversation.transport_ref().is_idle();
-        waits.then(|| self.last_heard.max(self.last_used) + DEAF_AFTER)
+        // Before, there was nothing to hear: the two may have been silent, or asleep.
+        self.waiting_since.filter(|_| waits).map(|since| self.last_heard.max(since) + DEAF_AFTER)
     }
 
     pub(super) fn poll_timeout(&self) -> Deadline {
