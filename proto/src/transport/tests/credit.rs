@@ -74,10 +74,13 @@ fn write(outbox: &mut Outbox) -> (Vec<Frame<'static>>, Vec<Carried>) {
     let carried = std::mem::take(&mut packet.carried);
     let (mut frames, mut reader) = (Vec::new(), Reader::new(&bytes));
     while !reader.is_empty() {
-        match Frame::decode(&mut reader).expect("a frame") {
-            Frame::Skip(channel, below) => frames.push(Frame::Skip(channel, below)),
-            Frame::Blocked(channel, settled) => frames.push(Frame::Blocked(channel, settled)),
-            other => assert!(matches!(other, Frame::Message(_)), "{other:?}"),
+        let frame = Frame::decode(&mut reader).expect("a frame");
+        if let Frame::Skip(channel, below) = frame {
+            frames.push(Frame::Skip(channel, below));
+        } else if let Frame::Blocked(channel, settled) = frame {
+            frames.push(Frame::Blocked(channel, settled));
+        } else {
+            assert!(matches!(frame, Frame::Message(_)), "{frame:?}");
         }
     }
     (frames, carried)
