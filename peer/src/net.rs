@@ -6,13 +6,13 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::Poll;
 
-use p2sp_proto::io::{Route, Transmit};
+use p2sp_proto::io::{Route, SocketBuffers, Transmit};
 use p2sp_proto::node::{LocalSocket, SocketUse};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tracing::{debug, trace};
+use tracing::{debug, info, trace};
 
 /// The sockets of a peer and what waits to leave through them.
 pub(crate) struct Net {
@@ -42,7 +42,12 @@ impl Net {
             None => open_wildcards()?,
         };
         let buffer = vec![0; RECEIVE_BATCH * RECEIVE_SLOT];
-        Ok(Self { sockets, outbox: VecDeque::new(), buffer, train: Vec::new(), spent: Vec::new() })
+        let (outbox, train, spent) = (VecDeque::new(), Vec::new(), Vec::new());
+        let net = Self { sockets, outbox, buffer, train, spent };
+        if let Some(shortage) = net.buffers().and_then(SocketBuffers::shortage) {
+            info!("{shortage}");
+        }
+        Ok(net)
     }
 
     /// Opens one more IPv4 socket beside the first one, on a port of the system's choice; at
@@ -86,6 +91,11 @@ impl Net {
     pub(crate) fn bound(&self) -> Vec<SocketAddr> {
         let own = self.sockets.iter().filter(|socket| socket.usage.is_none());
         own.map(|socket| socket.bound).collect()
+    }
+
+    /// The kernel's buffers of a socket; the others have the same. `None` when it does not tell.
+    pub(crate) fn buffers(&self) -> Option<SocketBuffers> {
+        self.sockets.first().and_then(Socket::buffers)
     }
 
     /// Whether there is a socket that can send to `remote`'s family.
@@ -196,6 +206,12 @@ impl Socket {
         }
         let bound = io.local_addr()?;
         Ok(Self { usage, io, state, bound })
+    }
+
+    fn buffers(&self) -> Option<SocketBuffers> {
+        let receive = self.state.recv_buffer_size(UdpSockRef::from(&self.io)).ok()?;
+        let send = self.state.send_buffer_size(UdpSockRef::from(&self.io)).ok()?;
+        Some(SocketBuffers::told(SOCKET_BUFFER, receive, send))
     }
 
     fn receive(&self, buffer: &mut [u8], deliver: &mut impl FnMut(Route, &mut [u8])) -> bool {

@@ -1,7 +1,11 @@
 //! What crosses the border between a machine and its shell besides its own inputs and outputs:
 //! where datagrams come from and go to.
 
+mod buffers;
+
 use std::net::SocketAddr;
+
+pub use buffers::{Shortage, SocketBuffers};
 
 /// The kind of transport below a route. UDP is the first; stream carriers follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
