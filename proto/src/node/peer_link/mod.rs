@@ -33,7 +33,7 @@ use crate::id::{
     Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
     Token,
 };
-use crate::io::Route;
+use crate::io::{Ecn, Route, Transmit};
 use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
 use crate::transport::{self, ControlFrame, Event, StreamEvent, StreamKey, StreamSide};
@@ -123,7 +123,8 @@ pub(super) struct Via {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Relay,
-    Direct(Route),
+    /// With its congestion mark.
+    Direct(Route, Ecn),
 }
 
 /// What a link tells the node.
@@ -408,7 +409,7 @@ impl PeerLink {
         core: &mut Core,
         now: Instant,
     ) {
-        if self.hides.is_some() && matches!(origin, Origin::Direct(_)) {
+        if self.hides.is_some() && matches!(origin, Origin::Direct(..)) {
             // An answer would tell where we are, or that we take part in what the other must not.
             return;
         }
@@ -417,7 +418,7 @@ impl PeerLink {
             Family::HandshakeReply => self.handle_reply(data, core, now),
             Family::Data => self.handle_data(origin, data, core, now),
             Family::Stun => {
-                if let Origin::Direct(route) = origin {
+                if let Origin::Direct(route, _) = origin {
                     self.handle_check(route, data, now);
                 }
             }
@@ -449,7 +450,8 @@ impl PeerLink {
             self.began_session(core, now);
         }
         (self.last_heard, self.alive_at) = (now, now);
-        if let Origin::Direct(route) = origin {
+        if let Origin::Direct(route, mark) = origin {
+            self.conversation.transport().note_mark(arrived.number.path(), mark, now);
             if let Some(agent) = &mut self.agent {
                 agent.traffic(route, now);
             }
@@ -570,14 +572,17 @@ impl PeerLink {
     fn transmit_on(&self, path: PathId, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
         let unproved = || self.unproved.get(&path).map(|(_, route)| route);
         match self.direct.get(&path).or_else(unproved) {
-            Some(route) => core.transmit(*route, datagram),
+            Some(route) => {
+                let ecn = self.conversation.transport_ref().mark(path);
+                core.send(Transmit { ecn, ..Transmit::new(*route, datagram) });
+            }
             None => self.transmit(Origin::Relay, datagram, via, core),
         }
     }
 
     fn transmit(&self, to: Origin, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
         match (to, via, self.relay) {
-            (Origin::Direct(route), ..) => core.transmit(route, datagram),
+            (Origin::Direct(route, _), ..) => core.transmit(route, datagram),
             (Origin::Relay, Some(via), Some(channel)) => {
                 let header = RelayHeader { channel, token: via.token }.encode();
                 core.transmit(via.route, [&header[..], &datagram].concat());

@@ -5,6 +5,7 @@ mod bottleneck;
 mod faults;
 mod flow;
 mod link;
+mod marks;
 mod paths;
 mod recovery;
 mod sessions;
