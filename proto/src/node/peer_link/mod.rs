@@ -60,14 +60,15 @@ pub(super) struct PeerLink {
     epoch: Epoch,
     role: Role,
     conversation: Conversation,
-    handshake: Option<Handshake>,
+    /// Boxed, as the agent is: the map of links keeps room for more than it holds.
+    handshake: Option<Box<Handshake>>,
     /// The last inits answered and the answers, newest last: the same init gets the same reply.
     replied: VecDeque<([u8; 16], Vec<u8>)>,
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
     /// Which of the two hides, if one does: there is no agent then.
     hides: Option<Party>,
-    agent: Option<Agent>,
+    agent: Option<Box<Agent>>,
     /// Checks to addresses that only this peer vouches for.
     claimed: Purse,
     /// The spare socket this pair uses, and where the server saw it.
@@ -352,7 +353,7 @@ impl PeerLink {
 
     fn adopt(&mut self, agent: Agent, connect: ConnectId) {
         self.connect = Some(connect);
-        self.agent = Some(agent);
+        self.agent = Some(Box::new(agent));
         self.candidates_told = 0;
     }
 
@@ -613,7 +614,9 @@ impl PeerLink {
         self.punch_timeout(core, now);
         if self.warm_at <= now {
             self.warm_at = now + RELAY_WARM;
-            if self.relay_stats().is_some() && self.has_session() && self.is_talking(now) {
+            if !talks {
+                self.conversation.rest();
+            } else if self.relay_stats().is_some() && self.has_session() {
                 self.conversation.transport().probe(PathId::SERVER, now);
             }
             self.keep_streams_warm(now);
@@ -636,7 +639,7 @@ impl PeerLink {
         let pause = self.not_before.filter(|_| self.wants_session());
         next = earliest(next, pause.map(|at| (at, "pause")));
         next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
-        next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
+        next = earliest(next, self.agent.as_deref().and_then(Agent::poll_timeout));
         next = earliest(next, self.punch.deadline());
         next = earliest(next, self.offered.as_ref().map(|offer| (offer.until, "introduction")));
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));
