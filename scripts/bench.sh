@@ -7,13 +7,15 @@ usage: scripts/bench.sh transport [--check] [--runs N] [--only WORK,..]
 
   --check  fail unless the figures are as good as they must be; the last line names those that fall short
   --runs   rounds, of which the medians count (default 5)
-  --only   only these of bulk, trip, rate
+  --only   only these of bulk, trip, rate, memory
 
 Both ends run on this host, in two namespaces with one virtual Ethernet between them; subjects take turns in every round.
 Everything is built in release mode, and each program is one thread. Needs root, or user namespaces.
 
 bulk   one session, encrypted, in one direction; quinn has one stream, TCP (iperf3) no encryption
 trip   64 bytes to the other application and back, one at a time; udp is a bare socket of tokio
+memory   what each of 1000 idle sessions adds to the far process: four peers with 250 each, one endpoint of quinn;
+         measured once
 in flight N   64-byte messages a second that the other application echoed, N being on their way at a time
 TEXT
 }
@@ -50,7 +52,7 @@ main() {
 options() {
     [ "${1:-}" = transport ] || { usage >&2; return 2; }
     shift
-    check="" runs=5 only=bulk,trip,rate
+    check="" runs=5 only=bulk,trip,rate,memory
     while [ $# -gt 0 ]; do
         case "$1" in
             --check) check=--check ;;
@@ -115,6 +117,7 @@ rounds() {
         [[ ",$only," != *,trip,* ]] || trip || return 1
         [[ ",$only," != *,rate,* ]] || rate || return 1
     done
+    [[ ",$only," != *,memory,* ]] || memory
 }
 
 bulk() {
@@ -126,16 +129,23 @@ trip() { near p2sp trip && near quic trip && near udp trip; }
 
 rate() { near p2sp rate && near quic rate; }
 
+# A server and far ends of their own, in which nothing happened before.
+memory() {
+    ulimit -n 8192 || return 1
+    far rendezvous 7011 && far crowd 7011 && near crowd memory && far quic 7013 && near quic memory
+}
+
 # far SUBJECT PORT: starts the end that answers.
 far() {
     local tries
+    rm -f "$DIR/ready-$1"
     # Not by way of `within`: its shell would have the process id.
-    nsenter --net="/run/netns/${PREFIX}far" -- "$bin" far "$1" --listen "$FAR:$2" --ready "$DIR/ready-$2" &
+    nsenter --net="/run/netns/${PREFIX}far" -- "$bin" far "$1" --listen "$FAR:$2" --ready "$DIR/ready-$1" &
     printf -v "pid_$1" %s $!
     printf -v "port_$1" %s "$2"
     PIDS="$PIDS $!"
     for tries in $(seq 100); do
-        [ ! -e "$DIR/ready-$2" ] || return 0
+        [ ! -e "$DIR/ready-$1" ] || return 0
         sleep 0.1
     done
     echo "the far end did not start: $1" >&2
@@ -146,7 +156,7 @@ far() {
 near() {
     local port="port_$1" pid="pid_$1"
     within near timeout 120 "$bin" near "$1" "$2" --far "$FAR:${!port}" --far-pid "${!pid}" \
-        --ready "$DIR/ready-${!port}" --sheet "$DIR/sheet" --run "${2}${round:-0}"
+        --ready "$DIR/ready-$1" --sheet "$DIR/sheet" --run "${2}${round:-0}"
 }
 
 main "$@"

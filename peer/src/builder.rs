@@ -240,8 +240,8 @@ impl Builder {
         let (status_out, status) = watch::channel(Status::Connecting);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let taps = broadcast::Sender::new(EVENTS_MAX);
-        let link =
-            Link::new(orders, events.clone(), taps.clone(), status, self.rendezvous.to_string());
+        let server = self.rendezvous.to_string();
+        let link = Link::new(orders, events.clone(), taps.clone(), status, server, net.buffers());
         let service = match service_at {
             Some(path) => Some(
                 Service::bind(&path).map_err(|source| FolderError::Unusable { path, source })?,

@@ -241,8 +241,9 @@ impl Driver {
     fn receive(&mut self) {
         let Self { net, node, .. } = self;
         let now = Instant::now();
-        let any =
-            net.receive(|route, data| node.handle_input(Input::Datagram { route, data }, now));
+        let any = net.receive(|route, ecn, data| {
+            node.handle_input(Input::Datagram { route, ecn, data }, now);
+        });
         if any {
             // What came for the application goes to it before the machine answers: so receipts
             // share its packets.

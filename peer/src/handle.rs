@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use p2sp_proto::control::{Member, Problem};
 use p2sp_proto::id::{InvalidName, PeerKey, PeerName};
+use p2sp_proto::io::SocketBuffers;
 use p2sp_proto::node::{
     Command, Event, Handle, Incoming, Measuring, Netcheck, PathView, Recipient, Registration,
     Scope, Whoami, Why,
@@ -426,6 +427,7 @@ pub(crate) struct Link {
     room: Arc<Semaphore>,
     next: Arc<AtomicU64>,
     server: Arc<str>,
+    buffers: Option<SocketBuffers>,
 }
 
 impl Link {
@@ -435,9 +437,16 @@ impl Link {
         taps: broadcast::Sender<Incoming>,
         status: watch::Receiver<Status>,
         server: String,
+        buffers: Option<SocketBuffers>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / UNIT_BYTES));
-        Self { orders, events, taps, status, room, next: Arc::default(), server: server.into() }
+        let (next, server) = (Arc::default(), server.into());
+        Self { orders, events, taps, status, room, next, server, buffers }
+    }
+
+    /// The kernel's buffers of a socket, where the system tells of them.
+    pub(crate) fn buffers(&self) -> Option<SocketBuffers> {
+        self.buffers
     }
 
     /// The server as HOST:PORT.
@@ -597,6 +606,7 @@ mod tests {
             broadcast::Sender::new(1),
             status,
             "s:1".into(),
+            None,
         );
         (link, taken)
     }

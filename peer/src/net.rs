@@ -6,13 +6,13 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::Poll;
 
-use p2sp_proto::io::{Route, Transmit};
+use p2sp_proto::io::{Ecn, Route, SocketBuffers, Transmit};
 use p2sp_proto::node::{LocalSocket, SocketUse};
-use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tracing::{debug, trace};
+use tracing::{debug, info, trace};
 
 /// The sockets of a peer and what waits to leave through them.
 pub(crate) struct Net {
@@ -42,7 +42,12 @@ impl Net {
             None => open_wildcards()?,
         };
         let buffer = vec![0; RECEIVE_BATCH * RECEIVE_SLOT];
-        Ok(Self { sockets, outbox: VecDeque::new(), buffer, train: Vec::new(), spent: Vec::new() })
+        let (outbox, train, spent) = (VecDeque::new(), Vec::new(), Vec::new());
+        let net = Self { sockets, outbox, buffer, train, spent };
+        if let Some(shortage) = net.buffers().and_then(SocketBuffers::shortage) {
+            info!("{shortage}");
+        }
+        Ok(net)
     }
 
     /// Opens one more IPv4 socket beside the first one, on a port of the system's choice; at
@@ -88,6 +93,11 @@ impl Net {
         own.map(|socket| socket.bound).collect()
     }
 
+    /// The kernel's buffers of a socket; the others have the same. `None` when it does not tell.
+    pub(crate) fn buffers(&self) -> Option<SocketBuffers> {
+        self.sockets.first().and_then(Socket::buffers)
+    }
+
     /// Whether there is a socket that can send to `remote`'s family.
     pub(crate) fn speaks(&self, remote: &SocketAddr) -> bool {
         self.sockets.iter().any(|socket| socket.bound.is_ipv4() == remote.is_ipv4())
@@ -106,7 +116,7 @@ impl Net {
     }
 
     /// Reads one batch from each socket. True when there was something.
-    pub(crate) fn receive(&mut self, mut deliver: impl FnMut(Route, &mut [u8])) -> bool {
+    pub(crate) fn receive(&mut self, mut deliver: impl FnMut(Route, Ecn, &mut [u8])) -> bool {
         let mut any = false;
         for socket in &self.sockets {
             any |= socket.receive(&mut self.buffer, &mut deliver);
@@ -155,7 +165,7 @@ impl Net {
     /// last one possibly shorter. Returns how many.
     fn send_train(&mut self) -> io::Result<usize> {
         let Some(first) = self.outbox.front() else { return Ok(0) };
-        let route = first.route;
+        let (route, ecn) = (first.route, first.ecn);
         let Some(socket) = self.sockets.iter().find(|s| s.bound == route.local) else {
             return Ok(1);
         };
@@ -169,7 +179,7 @@ impl Net {
         for transmit in self.outbox.iter().take(count) {
             self.train.extend_from_slice(&transmit.payload);
         }
-        socket.send(route.remote, &self.train, Some(size))?;
+        socket.send(route.remote, ecn, &self.train, Some(size))?;
         Ok(count)
     }
 
@@ -189,6 +199,8 @@ impl Socket {
         let io = UdpSocket::from_std(raw.into())?;
         // Sets the don't-fragment flag too, and has the system keep no opinion of path MTUs.
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        #[cfg(target_os = "linux")]
+        stop_timestamps(&io);
         for grow in [UdpSocketState::set_send_buffer_size, UdpSocketState::set_recv_buffer_size] {
             if let Err(error) = grow(&state, UdpSockRef::from(&io), SOCKET_BUFFER) {
                 debug!(%error, "socket buffer stays as it is");
@@ -198,7 +210,13 @@ impl Socket {
         Ok(Self { usage, io, state, bound })
     }
 
-    fn receive(&self, buffer: &mut [u8], deliver: &mut impl FnMut(Route, &mut [u8])) -> bool {
+    fn buffers(&self) -> Option<SocketBuffers> {
+        let receive = self.state.recv_buffer_size(UdpSockRef::from(&self.io)).ok()?;
+        let send = self.state.send_buffer_size(UdpSockRef::from(&self.io)).ok()?;
+        Some(SocketBuffers::told(SOCKET_BUFFER, receive, send))
+    }
+
+    fn receive(&self, buffer: &mut [u8], deliver: &mut impl FnMut(Route, Ecn, &mut [u8])) -> bool {
         let mut meta = [RecvMeta::default(); RECEIVE_BATCH];
         let mut count = 0;
         let read = self.io.try_io(Interest::READABLE, || {
@@ -219,9 +237,10 @@ impl Socket {
         }
         for (slot, meta) in buffer.chunks_mut(RECEIVE_SLOT).zip(&meta[..count]) {
             let route = Route::udp(self.bound, canonical(meta.addr));
+            let ecn = meta.ecn.map_or(Ecn::NotEct, |mark| Ecn::from_bits(mark as u8));
             let length = meta.len.min(slot.len());
             for datagram in slot[..length].chunks_mut(meta.stride.max(1)) {
-                deliver(route, datagram);
+                deliver(route, ecn, datagram);
             }
         }
         count > 0
@@ -230,10 +249,10 @@ impl Socket {
     /// Sends a datagram with its own time to live, if it has one. The socket keeps none: this
     /// task is its only user.
     fn send_one(&self, transmit: &Transmit) -> io::Result<()> {
-        let Transmit { route, payload, ttl } = transmit;
-        let Some(ttl) = *ttl else { return self.send(route.remote, payload, None) };
+        let Transmit { route, payload, ttl, ecn } = transmit;
+        let Some(ttl) = *ttl else { return self.send(route.remote, *ecn, payload, None) };
         let before = self.set_ttl(u32::from(ttl))?;
-        let sent = self.send(route.remote, payload, None);
+        let sent = self.send(route.remote, *ecn, payload, None);
         self.set_ttl(before)?;
         sent
     }
@@ -252,10 +271,16 @@ impl Socket {
         }
     }
 
-    fn send(&self, to: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+    fn send(
+        &self,
+        to: SocketAddr,
+        ecn: Ecn,
+        contents: &[u8],
+        segment: Option<usize>,
+    ) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: to,
-            ecn: None,
+            ecn: EcnCodepoint::from_bits(ecn.bits()),
             contents,
             segment_size: segment,
             src_ip: None,
@@ -287,6 +312,16 @@ fn open_wildcards() -> io::Result<Vec<Socket>> {
     match (four, six) {
         (Err(error), Err(_)) => Err(error),
         (four, six) => Ok([four, six].into_iter().flatten().collect()),
+    }
+}
+
+/// The state of a socket asks for the time of each datagram, which nobody reads, and has then no
+/// room for the mark of datagrams that the kernel merged.
+#[cfg(target_os = "linux")]
+fn stop_timestamps(socket: &UdpSocket) {
+    use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
+    if let Err(error) = setsockopt(socket, ReceiveTimestampns, &false) {
+        debug!(%error, "timestamps stay");
     }
 }
 
@@ -327,7 +362,7 @@ fn train_length(outbox: &VecDeque<Transmit>, segments_max: usize) -> usize {
     let fitting = segments_max.min(TRAIN_BYTES_MAX / size.max(1)).max(1);
     let mut count = 1;
     for next in outbox.iter().skip(1).take(fitting - 1) {
-        if next.route != first.route
+        if (next.route, next.ecn) != (first.route, first.ecn)
             || next.ttl.is_some()
             || next.payload.is_empty()
             || next.payload.len() > size
@@ -346,127 +381,4 @@ fn train_length(outbox: &VecDeque<Transmit>, segments_max: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn transmit(remote: &str, len: usize) -> Transmit {
-        let route = Route::udp("0.0.0.0:1".parse().unwrap(), remote.parse().unwrap());
-        Transmit::new(route, vec![0; len])
-    }
-
-    #[test]
-    fn trains_have_one_route_and_one_size() {
-        let (a, b) = ("192.0.2.1:1", "192.0.2.2:1");
-        for (train, segments, expected) in [
-            (vec![(a, 100)], 64, 1),
-            (vec![(a, 100), (a, 100), (a, 100)], 64, 3),
-            (vec![(a, 100), (a, 100), (a, 100)], 2, 2),
-            (vec![(a, 100), (a, 100), (a, 100)], 1, 1),
-            (vec![(a, 100), (b, 100)], 64, 1),
-            (vec![(a, 100), (a, 100), (a, 40), (a, 40)], 64, 3),
-            (vec![(a, 100), (a, 40), (a, 40)], 64, 1),
-            (vec![(a, 40), (a, 100)], 64, 1),
-            (vec![(a, 100), (a, 0), (a, 100)], 64, 1),
-            (vec![(a, 1200); 64], 64, 54),
-        ] {
-            let outbox: VecDeque<_> = train.iter().map(|(to, len)| transmit(to, *len)).collect();
-            assert_eq!(train_length(&outbox, segments), expected, "{train:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn datagrams_cross_between_two_nets() {
-        let bind = |text: &str| Some(text.parse().unwrap());
-        let (mut a, mut b) =
-            (Net::open(bind("127.0.0.1:0")).unwrap(), Net::open(bind("127.0.0.1:0")).unwrap());
-        let (from, to) = (a.sockets[0].bound, b.sockets[0].bound);
-        for size in [10_u8, 10, 10, 3] {
-            a.push(Transmit::new(Route::udp(from, to), vec![size; usize::from(size)]));
-        }
-        // A socket is known to be writable only after the runtime looked.
-        a.ready().await;
-        a.flush();
-        let mut seen = Vec::new();
-        while seen.len() < 4 {
-            b.ready().await;
-            b.receive(|route, datagram| seen.push((route, datagram.to_vec())));
-        }
-        let sizes: Vec<_> = seen.iter().map(|(_, datagram)| datagram.len()).collect();
-        assert_eq!(sizes, [10, 10, 10, 3]);
-        assert!(seen.iter().all(|(route, _)| *route == Route::udp(to, from)));
-        assert_eq!(b.local_sockets(false), [LocalSocket { bound: to, addresses: vec![to.ip()] }]);
-    }
-
-    #[tokio::test]
-    async fn more_than_a_batch_is_read_to_its_end() {
-        let open = || Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let (mut a, mut b) = (open(), open());
-        let route = Route::udp(a.sockets[0].bound, b.sockets[0].bound);
-        a.push(Transmit::new(route, vec![0]));
-        a.ready().await;
-        let mut seen = Vec::new();
-        for round in 0..3 {
-            for number in 0..3 * RECEIVE_BATCH as u8 {
-                // None fits a train with the next one.
-                a.push(Transmit::new(route, vec![number; 1 + usize::from(number)]));
-            }
-            a.flush();
-            let wanted = 1 + (round + 1) * 3 * RECEIVE_BATCH;
-            while seen.len() < wanted {
-                b.ready().await;
-                b.receive(|_, datagram| seen.push(datagram.len()));
-            }
-        }
-        assert_eq!(seen[1..=3 * RECEIVE_BATCH], Vec::from_iter(1..=3 * RECEIVE_BATCH));
-    }
-
-    #[tokio::test]
-    async fn few_payloads_are_kept_to_serve_again() {
-        let mut net = Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let bound = net.sockets[0].bound;
-        let datagram = || Transmit::new(Route::udp(bound, bound), vec![0]);
-        net.push(datagram());
-        net.ready().await;
-        (0..3 * TRAIN).for_each(|_| net.push(datagram()));
-        net.flush();
-        assert_eq!(net.outbox.len(), 0);
-        assert_eq!(net.spent().count(), TRAIN);
-        assert_eq!(net.spent().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn spares_are_few_and_not_told_but_carry() {
-        let mut net = Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let first = net.sockets[0].bound;
-        let kind = SocketUse::Spare;
-        let spares: Vec<_> = (0..kind.limit()).map(|_| net.open_extra(kind).unwrap()).collect();
-        assert!(net.open_extra(kind).is_err());
-        assert!(net.open_extra(SocketUse::Measure).is_ok());
-        let told: Vec<_> = net.local_sockets(true).into_iter().map(|s| s.bound).collect();
-        assert_eq!(told, [first]);
-        let route = Route::udp(spares[3], first);
-        net.push(Transmit { ttl: Some(3), ..Transmit::new(route, b"over".to_vec()) });
-        net.ready().await;
-        net.flush();
-        let mut seen = Vec::new();
-        while seen.is_empty() {
-            net.ready().await;
-            net.receive(|route, datagram| seen.push((route, datagram.to_vec())));
-        }
-        assert_eq!(seen, [(Route::udp(first, spares[3]), b"over".to_vec())]);
-        net.close(&[spares[3], first]);
-        assert!(net.open_extra(kind).is_ok(), "there is room again");
-        assert_eq!(net.local_sockets(true).len(), 1, "its own sockets stay");
-    }
-
-    #[tokio::test]
-    async fn loopback_is_told_only_when_asked() {
-        let net = Net::open(None).unwrap();
-        let told = |with| {
-            net.local_sockets(with).into_iter().flat_map(|s| s.addresses).any(|a| a.is_loopback())
-        };
-        assert!(!told(false));
-        assert!(told(true));
-        assert!(net.speaks(&"192.0.2.1:1".parse().unwrap()));
-    }
-}
+mod tests;

@@ -22,7 +22,7 @@
 //! | `list` | `members` (each `name`, `key`, `address?`, `since` in unix seconds), `scope`: `network`, or `lan` while the server is silent |
 //! | `whoami` | `name?`, `key`, `address?`, `mapped?` (addresses that routers forward), `network?`, `server`, `server_key?`, `registered` |
 //! | `why` | `name`, `key`, `path`, `since` (unix seconds), `cause` (a word), `reason` (a sentence), `candidates` (each `local`, `remote`, `kind`, `checks`, `result`, `rtt_ms?`), `mapped?`, `nat`, `their_nat?` |
-//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `lan` (`on`, `off`, `open`: the network has no secret), `outlook` (a word), `verdict` (a sentence) |
+//! | `netcheck` | `server`, `registered`, `ways` (each `server`, `address`, `rtt_ms?`), `ipv6`, `hidden`, `mapped?`, `nat`, `measured` (`done`, `under_way`, `impossible`), `lan` (`on`, `off`, `open`: the network has no secret), `buffers?` (`asked`, `receive`, `send`: bytes that the system keeps for a socket's datagrams each way), `outlook` (a word), `verdict` (a sentence) |
 //! | `trusted` | `who` |
 //! | `missed` | `count`: reports this reader was too slow for |
 //! | `error` | `code`, `text`, `to?` (whom it concerns; the server, where its key changed), `handle?`, `fatal` |
@@ -368,7 +368,13 @@ impl Work {
             State::Netcheck(link) => match link.netcheck().await {
                 Ok(check) => {
                     let code = if check.registered { exit::DONE } else { exit::UNREACHABLE };
-                    Outcome { reports: vec![Report::Netcheck(Box::new(check.into()))], code }
+                    Outcome {
+                        reports: vec![Report::Netcheck(Box::new(Checked::new(
+                            check,
+                            link.buffers(),
+                        )))],
+                        code,
+                    }
                 }
                 Err(error) => Outcome::failed(&error, None, None),
             },

@@ -2,6 +2,7 @@
 //!
 //! Everything here is checked once, when it is made; after that nothing re-checks it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -70,7 +71,7 @@ impl Serialize for PeerKey {
 
 impl<'de> Deserialize<'de> for PeerKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
 }
@@ -101,7 +102,7 @@ impl PeerName {
         if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() {
             return Err(InvalidName::Address);
         }
-        let name = UsernameCaseMapped::enforce(text).map_err(|_| InvalidName::Characters)?;
+        let name = case_mapped(text).ok_or(InvalidName::Characters)?;
         let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !name.chars().all(allowed) {
             return Err(InvalidName::Characters);
@@ -119,6 +120,24 @@ impl PeerName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Times that the profile is applied again before a text is refused (RFC 8264 section 7).
+const REAPPLIED_MAX: u8 = 3;
+
+/// Applies the profile until its result stands, or others could not read the name: the lower case
+/// of some letters is younger than the profile's tables, which do not allow it.
+fn case_mapped(text: &str) -> Option<String> {
+    let enforce = |text: &str| UsernameCaseMapped::enforce(text).ok().map(Cow::into_owned);
+    let mut name = enforce(text)?;
+    for _ in 0..REAPPLIED_MAX {
+        let again = enforce(&name)?;
+        if again == name {
+            return Some(name);
+        }
+        name = again;
+    }
+    None
 }
 
 /// Why a text cannot be a name.
@@ -304,7 +323,7 @@ macro_rules! hex_serde {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
                 let bytes = data_encoding::HEXLOWER
                     .decode(text.as_bytes())
                     .map_err(serde::de::Error::custom)?;
@@ -342,6 +361,16 @@ mod tests {
         assert!(PeerName::new(&"x".repeat(64)).is_ok());
         assert_eq!(PeerName::new(&"x".repeat(65)), Err(InvalidName::TooLong));
         assert_eq!(PeerName::new(&"明".repeat(22)), Err(InvalidName::TooLong));
+    }
+
+    #[test]
+    fn a_name_is_the_name_of_itself() {
+        assert_eq!(PeerName::new("\u{13f0}"), Err(InvalidName::Characters), "its lower case");
+        for letter in '\0'..=char::MAX {
+            if let Ok(name) = PeerName::new(&letter.to_string()) {
+                assert_eq!(PeerName::new(name.as_str()), Ok(name));
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! What crosses the border between a machine and its shell besides its own inputs and outputs:
 //! where datagrams come from and go to.
 
+mod buffers;
+mod ecn;
+
 use std::net::SocketAddr;
+
+pub use buffers::{Shortage, SocketBuffers};
+pub use ecn::Ecn;
 
 /// The kind of transport below a route. UDP is the first; stream carriers follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,11 +47,13 @@ pub struct Transmit {
     /// Time to live (IPv4) or hop limit (IPv6) of this datagram alone; `None`: what the system
     /// sets. A small one opens the sender's own NAT and dies before the other's.
     pub ttl: Option<u8>,
+    /// Its congestion mark.
+    pub ecn: Ecn,
 }
 
 impl Transmit {
-    /// A datagram with the system's time to live.
+    /// A datagram with the system's time to live and without a mark.
     pub const fn new(route: Route, payload: Vec<u8>) -> Self {
-        Self { route, payload, ttl: None }
+        Self { route, payload, ttl: None, ecn: Ecn::NotEct }
     }
 }

@@ -13,8 +13,8 @@ use crate::io::Route;
 use crate::traversal::{Agent, Config, Output, Role};
 use crate::wire::codec::Reader;
 use crate::wire::frame::{
-    Ack, Candidate, CandidateKind, Candidates, Frame, Message, Open, OpenPorts, Punch, PunchStep,
-    Rekey, RekeyStep, StreamData, StreamFrame,
+    Ack, Candidate, CandidateKind, Candidates, EcnCounts, Frame, Message, Open, OpenPorts, Punch,
+    PunchStep, Rekey, RekeyStep, StreamData, StreamFrame,
 };
 use crate::wire::{Family, RelayHeader, encode_stale};
 
@@ -40,6 +40,8 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
     let v4 = "192.0.2.1:3478".parse().unwrap();
     let v6 = "[2001:db8::1]:3478".parse().unwrap();
     let ack = Ack::new(PathId(3), &[(90, 100), (70, 80)], 1000).unwrap();
+    let marks = EcnCounts { ect0: 300, ect1: 0, ce: 2 };
+    let marked = ack.clone().with_marks(Some(marks));
     let whole = Message { channel, sequence, total: 5, offset: 0, bytes };
     let part = Message { total: 70_000, offset: 1000, ..whole };
     let list = vec![
@@ -57,6 +59,7 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("OBSERVED v4", Frame::Observed(v4)),
         ("OBSERVED v6", Frame::Observed(v6)),
         ("ACK", Frame::Ack(ack)),
+        ("ACK_ECN", Frame::Ack(marked)),
         ("MESSAGE", Frame::Message(whole)),
         ("FRAGMENT", Frame::Message(part)),
         ("RECEIPT", Frame::Receipt(channel, Sequence(64))),

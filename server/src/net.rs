@@ -6,7 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::Poll;
 
-use p2sp_proto::io::Route;
+use p2sp_proto::io::{Route, SocketBuffers};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::io::Interest;
@@ -59,7 +59,11 @@ impl Sockets {
                 ports.push((main, at));
             }
         }
-        Ok(Self { sockets, ports, next: 0 })
+        let sockets = Self { sockets, ports, next: 0 };
+        if let Some(shortage) = sockets.buffers().and_then(SocketBuffers::shortage) {
+            tracing::info!("{shortage}");
+        }
+        Ok(sockets)
     }
 
     /// Opens the ports on a second IP as well, by which peers learn still more about their NAT
@@ -103,6 +107,14 @@ impl Sockets {
     /// The addresses on the alternative port.
     pub fn alt_addresses(&self) -> Vec<SocketAddr> {
         self.addresses(Use::Alt)
+    }
+
+    /// The kernel's buffers of a socket; the others have the same. `None` when it does not tell.
+    fn buffers(&self) -> Option<SocketBuffers> {
+        let socket = self.sockets.first()?;
+        let receive = socket.state.recv_buffer_size((&socket.io).into()).ok()?;
+        let send = socket.state.send_buffer_size((&socket.io).into()).ok()?;
+        Some(SocketBuffers::told(BUFFER_LEN, receive, send))
     }
 
     fn addresses(&self, used: Use) -> Vec<SocketAddr> {

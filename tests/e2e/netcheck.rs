@@ -17,6 +17,7 @@ fn people_read_what_to_expect() {
         "    IPv6: no way to the server".to_owned(),
         "    mapping: not port-dependent (".to_owned(),
         "    filtering: not port-dependent (".to_owned(),
+        "    socket buffers: ".to_owned(),
         "* direct paths work with almost everybody".to_owned(),
     ] {
         assert!(out.lines().any(|said| said.starts_with(&line)), "{line:?} is missing:\n{out}");
@@ -35,6 +36,7 @@ fn scripts_read_fields_through_a_running_peer_too() {
         assert_eq!(
             fields,
             [
+                "buffers",
                 "event",
                 "hidden",
                 "ipv6",
@@ -52,6 +54,9 @@ fn scripts_read_fields_through_a_running_peer_too() {
         assert_eq!(check["nat"]["mapping"]["value"], "not_port", "{check}");
         assert_eq!(check["ways"][0]["server"], stage.address.to_string());
         assert!(check["ways"][0]["rtt_ms"].as_f64().unwrap() > 0.0);
+        let buffers = &check["buffers"];
+        assert!(buffers["asked"].as_u64() >= buffers["receive"].as_u64(), "{buffers}");
+        assert!(buffers["receive"].as_u64().unwrap() > 0, "{buffers}");
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use p2sp_proto::control::Exposure;
 use p2sp_proto::hub::{self, Fast, Hub, Routes, Verdict};
 use p2sp_proto::id::PeerName;
-use p2sp_proto::io::{Route, Transmit};
+use p2sp_proto::io::{Ecn, Route, Transmit};
 use p2sp_proto::node::{self, Audience, Command, Handle, Known, LocalSocket, Node, PathView};
 use p2sp_proto::session::StaticKey;
 use p2sp_proto::time::earliest;
@@ -402,7 +402,7 @@ impl PeerHost {
         }
     }
 
-    fn transmit(&mut self, Transmit { route, payload, ttl }: Transmit) {
+    fn transmit(&mut self, Transmit { route, payload, ttl, .. }: Transmit) {
         let ipv6 = route.remote.is_ipv6();
         let source = self.setup.addresses.iter().find(|ip| ip.is_ipv6() == ipv6);
         let port = route.local.port();
@@ -488,7 +488,8 @@ impl Actor for PeerHost {
             return;
         }
         let route = Route::udp(bound(local.port(), local.is_ipv6()), from);
-        self.node.handle_input(node::Input::Datagram { route, data: &mut data }, now);
+        self.node
+            .handle_input(node::Input::Datagram { route, ecn: Ecn::NotEct, data: &mut data }, now);
         self.drain(now);
     }
 

@@ -1,5 +1,6 @@
 //! The network and what to expect from it, for people.
 
+use p2sp_proto::io::SocketBuffers;
 use p2sp_proto::traversal::nat::{Allocation, Dependence, Field, Hairpin, Profile, Unsolicited};
 
 use super::output::clean;
@@ -8,7 +9,18 @@ use crate::report::{Checked, Lan, Measured, Reached};
 /// The lines of a check.
 pub(super) fn text(checked: &Checked) -> String {
     let Checked {
-        server, registered, ways, ipv6, hidden, mapped, nat, measured, lan, verdict, ..
+        server,
+        registered,
+        ways,
+        ipv6,
+        hidden,
+        mapped,
+        nat,
+        measured,
+        lan,
+        buffers,
+        outlook: _,
+        verdict,
     } = checked;
     let mut lines = vec![format!(
         "* {}: {}",
@@ -33,6 +45,7 @@ pub(super) fn text(checked: &Checked) -> String {
         Lan::Off => "    LAN: members of the network are not looked for".to_owned(),
         Lan::Open => "    LAN: nobody is looked for, because the network has no token".to_owned(),
     });
+    lines.extend(buffers.map(room));
     lines.push(format!("* {verdict}"));
     lines.join("\n")
 }
@@ -41,6 +54,13 @@ fn way(way: &Reached) -> String {
     let family = if way.server.is_ipv6() { "IPv6" } else { "IPv4" };
     let rtt = way.rtt_ms.map(|ms| format!(" in {ms:.1} ms")).unwrap_or_default();
     format!("    {family}: {} answers{rtt} and sees you at {}", way.server, way.address)
+}
+
+fn room(buffers: SocketBuffers) -> String {
+    match buffers.shortage() {
+        Some(shortage) => format!("    socket buffers: {shortage}"),
+        None => format!("    socket buffers: {} KiB each way, as asked for", buffers.asked >> 10),
+    }
 }
 
 /// A line for each property: what it is, and what that means for direct paths.
@@ -131,6 +151,7 @@ mod tests {
             },
             measured: Measured::Done,
             lan: Lan::On,
+            buffers: Some(SocketBuffers { asked: 2 << 20, receive: 2 << 20, send: 4 << 20 }),
             outlook: "most".into(),
             verdict: "so it is".into(),
         }
@@ -150,7 +171,8 @@ mod tests {
              hairpin: not known\n    \
              unsolicited datagrams: not known\n    \
              idle mappings live: not known\n    \
-             LAN: members of the network are looked for\n\
+             LAN: members of the network are looked for\n    \
+             socket buffers: 2048 KiB each way, as asked for\n\
              * so it is"
         );
     }
@@ -165,6 +187,7 @@ mod tests {
             mapped: Vec::new(),
             measured: Measured::Impossible,
             lan: Lan::Off,
+            buffers: None,
             ..checked()
         };
         assert_eq!(
@@ -173,5 +196,15 @@ mod tests {
              NAT: cannot be measured here\n    \
              LAN: members of the network are not looked for\n* so it is"
         );
+    }
+
+    #[test]
+    fn small_socket_buffers_are_told_with_their_remedy() {
+        let small = SocketBuffers { asked: 2 << 20, receive: 208 << 10, send: 2 << 20 };
+        let said = text(&Checked { buffers: Some(small), ..checked() });
+        let line = said.lines().find(|line| line.starts_with("    socket buffers: ")).unwrap();
+        for part in ["208 KiB", "2048 KiB were asked for", &small.shortage().unwrap().to_string()] {
+            assert!(line.contains(part), "{part:?} is missing: {line}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use p2sp_proto::control::Exposure;
+use p2sp_proto::io::SocketBuffers;
 use p2sp_proto::node::{LanSearch, Measuring, Netcheck, Way};
 use p2sp_proto::traversal::nat::Profile;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Checked {
     pub measured: Measured,
     /// Whether members of the network are looked for on the LAN.
     pub lan: Lan,
+    /// The kernel's buffers of a socket, where the system tells of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffers: Option<SocketBuffers>,
     /// With whom direct paths are to be expected, in a word.
     pub outlook: String,
     /// The same in a sentence.
@@ -73,8 +77,8 @@ pub enum Measured {
     Impossible,
 }
 
-impl From<Netcheck> for Checked {
-    fn from(check: Netcheck) -> Self {
+impl Checked {
+    pub(super) fn new(check: Netcheck, buffers: Option<SocketBuffers>) -> Self {
         let outlook = check.outlook();
         Self {
             ipv6: check.ways.iter().any(|way| way.server.is_ipv6()),
@@ -94,6 +98,7 @@ impl From<Netcheck> for Checked {
                 LanSearch::Off => Lan::Off,
                 LanSearch::NoSecret => Lan::Open,
             },
+            buffers,
             outlook: outlook.word().to_owned(),
             verdict: outlook.to_string(),
         }

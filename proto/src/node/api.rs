@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::control::{Exposure, LeaveReason, Member, Page, Problem};
 use crate::id::{Boot, Channel, Epoch, LanSecret, NetworkId, PeerKey, PeerName, Sequence};
-use crate::io::{Route, Transmit};
+use crate::io::{Ecn, Route, Transmit};
 use crate::session::StaticKey;
 use crate::transport::StreamEvent;
 use crate::traversal::nat::Profile;
@@ -130,6 +130,8 @@ pub enum Input<'a> {
     Datagram {
         /// Where from, and on which socket.
         route: Route,
+        /// Its congestion mark.
+        ecn: Ecn,
         /// The UDP payload.
         data: &'a mut [u8],
     },

@@ -63,7 +63,7 @@ use self::streams::StreamTable;
 pub use self::why::{Party, Reason, Router, Why};
 use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
-use crate::io::Route;
+use crate::io::{Ecn, Route};
 use crate::time::{Timers, UnixClock, earliest};
 use crate::transport::SendError;
 pub use crate::transport::{Read, StreamError, StreamEvent, stream_code};
@@ -221,7 +221,7 @@ impl Node {
     pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
         let now = self.advance(now);
         match input {
-            Input::Datagram { route, data } => self.handle_datagram(route, data, now),
+            Input::Datagram { route, ecn, data } => self.handle_datagram(route, ecn, data, now),
             Input::Announced { from, data } => self.handle_beacon(from, data, now),
             Input::Sockets(sockets) => self.handle_sockets(sockets, now),
             Input::NetworkChanged => self.network_changed(now),
@@ -433,7 +433,7 @@ impl Node {
 
     // ---- datagrams
 
-    fn handle_datagram(&mut self, route: Route, data: &mut [u8], now: Instant) {
+    fn handle_datagram(&mut self, route: Route, ecn: Ecn, data: &mut [u8], now: Instant) {
         match Family::of(data) {
             Family::Relay => self.handle_relayed(route, data, now),
             Family::Stun => self.handle_stun(route, data, now),
@@ -446,7 +446,7 @@ impl Node {
                 match owner {
                     Some(Owner::Server) => self.handle_from_server(route, data, now),
                     Some(Owner::Peer(key)) => {
-                        self.handle_from_peer(key, Origin::Direct(route), data, now);
+                        self.handle_from_peer(key, Origin::Direct(route, ecn), data, now);
                     }
                     None => {}
                 }
@@ -506,7 +506,7 @@ impl Node {
     fn handle_direct_init(&mut self, route: Route, data: &mut [u8], now: Instant) {
         let met = self.links.iter().find(|(_, link)| link.has_met_on(route));
         if let Some(key) = met.map(|(key, _)| *key) {
-            self.handle_from_peer(key, Origin::Direct(route), data, now);
+            self.handle_from_peer(key, Origin::Direct(route, Ecn::NotEct), data, now);
         }
     }
 

@@ -23,7 +23,7 @@ use super::*;
 use crate::control::{Exposure, LeaveReason};
 use crate::hub::{self, Fast, Hub, Limits, Routes, Verdict};
 use crate::id::Boot;
-use crate::io::Transmit;
+use crate::io::{Ecn, Transmit};
 use crate::session::StaticKey;
 
 const SERVER: &str = "192.0.2.1:3478";
@@ -296,7 +296,7 @@ impl Net {
         if is_server(route.local) {
             self.serve(route, data);
         } else if let Some(host) = self.owner_of(route.local) {
-            host.node.handle_input(Input::Datagram { route, data }, now);
+            host.node.handle_input(Input::Datagram { route, ecn: Ecn::NotEct, data }, now);
         }
         self.drain();
     }
@@ -829,7 +829,7 @@ fn many_stales_call_forth_one_ping() {
     for _ in 0..5 {
         let route = Route::udp(address(1), SERVER.parse().unwrap());
         let mut s = stale.clone();
-        net.input(1, Input::Datagram { route, data: &mut s });
+        net.input(1, Input::Datagram { route, ecn: Ecn::NotEct, data: &mut s });
     }
     let now = net.now;
     net.host(1).node.handle_timeout(now);

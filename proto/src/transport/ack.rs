@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::rtt::ACK_DELAY_MAX;
-use crate::wire::frame::ACK_RANGES_MAX;
+use crate::io::Ecn;
+use crate::wire::frame::{ACK_RANGES_MAX, EcnCounts};
 
 /// Ack-eliciting packets after which an ACK leaves at once (RFC 9000 section 13.2.2).
 const ELICITING_MAX: u8 = 2;
@@ -19,6 +20,8 @@ pub(super) struct Received {
     eliciting: u8,
     /// The ACK is also wanted on another path than its own.
     elsewhere: bool,
+    /// Congestion marks, once there was one.
+    marks: Option<Box<EcnCounts>>,
 }
 
 impl Received {
@@ -44,6 +47,21 @@ impl Received {
             let due = if prompt { now } else { now + ACK_DELAY_MAX };
             self.due = Some(self.due.map_or(due, |old| old.min(due)));
         }
+    }
+
+    /// The packet that was inserted last came with a mark.
+    pub(super) fn note_mark(&mut self, mark: Ecn, now: Instant) {
+        self.marks.get_or_insert_default().note(mark);
+        if mark == Ecn::Ce {
+            // The sender should know soon (RFC 9000 section 13.2.1); what need not be
+            // acknowledged still is not, or two ends would answer each other for ever.
+            self.due = self.due.map(|_| now);
+        }
+    }
+
+    /// The marks so far.
+    pub(super) fn marks(&self) -> Option<EcnCounts> {
+        self.marks.as_deref().copied()
     }
 
     /// Acknowledge at once: what arrived had arrived before.

@@ -19,6 +19,7 @@ mod congestion;
 mod control;
 mod incoming;
 mod loss;
+mod marking;
 mod mtu;
 mod outgoing;
 mod pacing;
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::id::{Channel, Epoch, PacketNumber, PathId, Sequence};
+use crate::io::Ecn;
 use crate::time::earliest;
 use crate::wire::codec::Reader;
 use crate::wire::frame::Frame;
@@ -405,6 +407,19 @@ impl Transport {
         self.note_writable();
         self.note_arrival(number, &arrival, now);
         Ok(())
+    }
+
+    /// The packet that was handled last on `path` came with a congestion mark.
+    pub fn note_mark(&mut self, path: PathId, mark: Ecn, now: Instant) {
+        if let Some(index) = self.index(path).filter(|_| mark != Ecn::NotEct) {
+            self.paths[index].received.note_mark(mark, now);
+        }
+    }
+
+    /// The mark of packets that leave on `path`.
+    pub fn mark(&self, path: PathId) -> Ecn {
+        let marked = self.index(path).is_some_and(|index| self.paths[index].is_marked());
+        if marked { Ecn::Ect0 } else { Ecn::NotEct }
     }
 
     /// Appends the frames of the next packet to `out` and names its number, or `None` when

@@ -84,6 +84,7 @@ impl Transport {
             }
             let (ranges, age) = path.received.report(now);
             let Some(ack) = Ack::new(path.id, ranges, age) else { continue };
+            let ack = ack.with_marks(path.received.marks());
             let carried = Carried::Ack { path: path.id, largest: ack.largest };
             if !packet.push_carried(&Frame::Ack(ack), carried) {
                 continue;

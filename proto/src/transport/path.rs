@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::ack::Received;
 use super::congestion::Congestion;
 use super::loss::Losses;
+use super::marking::Marking;
 use super::mtu::Mtu;
 use super::pacing::{Pacer, Rate};
 use super::packet::{Carried, Sent};
@@ -56,6 +57,8 @@ pub(super) struct Path {
     congestion: Congestion,
     losses: Losses,
     pacer: Pacer,
+    /// Of a direct path; `None`: nothing is marked.
+    marking: Option<Box<Marking>>,
     sent: VecDeque<Sent>,
     /// Ack-eliciting packets so far, modulo 2^32.
     eliciting: u32,
@@ -114,6 +117,7 @@ impl Path {
             congestion: Congestion::new(PAYLOAD_CLOSED),
             losses: Losses::new(),
             pacer: Pacer::new(now),
+            marking: None,
             sent: VecDeque::new(),
             eliciting: 0,
             in_flight: 0,
@@ -138,7 +142,13 @@ impl Path {
         }
         if self.kind.replace(kind).is_none() {
             self.congestion = Congestion::new(base);
+            self.marking = (kind == PathKind::Direct).then(|| Box::new(Marking::new()));
         }
+    }
+
+    /// Whether what leaves here is marked as ECT(0).
+    pub(super) fn is_marked(&self) -> bool {
+        self.marking.as_ref().is_some_and(|marking| marking.is_on())
     }
 
     /// The route changed: what was measured is void, what is in flight may be lost.
@@ -148,6 +158,9 @@ impl Path {
         self.congestion = Congestion::new(self.mtu.base());
         self.losses = Losses::new();
         self.pacer = Pacer::new(now);
+        if let Some(marking) = &mut self.marking {
+            marking.restart();
+        }
         (self.probe_count, self.suspect, self.loss_at) = (0, false, None);
         (self.fruitless, self.doubted_size) = (0, 0);
         self.take_all()
@@ -268,6 +281,9 @@ impl Path {
     /// A probe is due: some packets may leave in spite of the window.
     pub(super) fn on_probe_timeout(&mut self) -> Silence {
         self.probe_count = self.probe_count.saturating_add(1);
+        if let Some(marking) = &mut self.marking {
+            marking.on_silence();
+        }
         self.probes = if self.suspect || self.sent.len() < 2 { 1 } else { PROBE_PACKETS };
         if self.suspect || self.probe_count < SUSPECT_AFTER {
             return Silence::Short;

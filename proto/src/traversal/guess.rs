@@ -222,7 +222,7 @@ impl Agent {
         let priority = candidate::check_priority(route.remote);
         let payload = self.signer.request(transaction, Purpose::Probe, priority);
         self.guess.sent.insert(transaction, (route, now));
-        Transmit { route, payload, ttl }
+        Transmit { ttl, ..Transmit::new(route, payload) }
     }
 }
 

@@ -718,7 +718,7 @@ impl Agent {
         let payload = self.signer.request(transaction, purpose, priority);
         let ttl = self.pairs[index].is_entry().then(|| self.entry.ttl()).flatten();
         self.pairs[index].sent(transaction, purpose, now);
-        self.outputs.push_back(Output::Transmit(Transmit { route, payload, ttl }));
+        self.outputs.push_back(Output::Transmit(Transmit { ttl, ..Transmit::new(route, payload) }));
     }
 
     fn transmit(&mut self, route: Route, payload: Vec<u8>) {

@@ -9,7 +9,7 @@ mod stream;
 
 use std::net::SocketAddr;
 
-pub use self::ack::{ACK_RANGES_MAX, Ack};
+pub use self::ack::{ACK_RANGES_MAX, Ack, EcnCounts};
 pub use self::punch::{OpenPorts, Punch, PunchStep};
 pub use self::stream::{StreamData, StreamFrame};
 use super::codec::{DecodeError, Reader, Writer};
@@ -57,6 +57,8 @@ pub mod number {
     pub const NAT: u8 = 0x12;
     /// One step of finding each other's ports.
     pub const PUNCH: u8 = 0x13;
+    /// An ACK that also counts congestion marks.
+    pub const ACK_ECN: u8 = 0x14;
     /// Bytes of a stream.
     pub const STREAM: u8 = 0x20;
     /// One direction of a stream is given up by its sender.
@@ -256,6 +258,7 @@ impl<'a> Frame<'a> {
             number::PING => Self::Ping,
             number::OBSERVED => Self::Observed(reader.address()?),
             number::ACK => Self::Ack(Ack::decode(reader)?),
+            number::ACK_ECN => Self::Ack(Ack::decode_marked(reader)?),
             number::MESSAGE => Self::Message(decode_whole(reader)?),
             number::FRAGMENT => Self::Message(decode_fragment(reader)?),
             number::RECEIPT => Self::Receipt(channel(reader)?, sequence(reader)?),
@@ -301,10 +304,7 @@ impl<'a> Frame<'a> {
                 out.put_u8(number::OBSERVED);
                 out.put_address(*address);
             }
-            Self::Ack(ack) => {
-                out.put_u8(number::ACK);
-                ack.encode(out);
-            }
+            Self::Ack(ack) => ack.encode(out),
             Self::Message(message) => encode_message(message, out),
             Self::Receipt(channel, sequence) => {
                 put_pair(out, number::RECEIPT, *channel, sequence.0);

@@ -99,7 +99,11 @@ fn frame<'a>(numbers: &Numbers, owned: &'a Owned) -> Frame<'a> {
         0 => Frame::Padding(1 + usize::from(small)),
         1 => Frame::Ping,
         2 => Frame::Observed(address),
-        3 => Frame::Ack(Ack::new(PathId(small), &owned.ranges, varint).unwrap()),
+        3 => {
+            let ack = Ack::new(PathId(small), &owned.ranges, varint).unwrap();
+            let marks = EcnCounts { ect0: varint, ect1: offset, ce: small.into() };
+            Frame::Ack(ack.with_marks((word & 1 == 1).then_some(marks)))
+        }
         4 => Frame::Message(Message { channel, sequence, total: len, offset: 0, bytes }),
         5 => {
             let total = offset + len + 1;
@@ -154,7 +158,7 @@ fn frame<'a>(numbers: &Numbers, owned: &'a Owned) -> Frame<'a> {
 fn same(a: &Frame<'_>, b: &Frame<'_>) -> bool {
     match (a, b) {
         (Frame::Ack(a), Frame::Ack(b)) => {
-            (a.path, a.largest, a.delay_us) == (b.path, b.largest, b.delay_us)
+            (a.path, a.largest, a.delay_us, a.marks) == (b.path, b.largest, b.delay_us, b.marks)
                 && a.ranges().eq(b.ranges())
         }
         _ => a == b,
@@ -270,7 +274,7 @@ fn refused(bytes: &[u8]) -> DecodeError {
 
 #[test]
 fn frames_outside_their_ranges_are_refused() {
-    assert_eq!(refused(&[0x14]), DecodeError::UnknownFrame(0x14));
+    assert_eq!(refused(&[0x15]), DecodeError::UnknownFrame(0x15));
     assert_eq!(refused(&[0x24]), DecodeError::UnknownFrame(0x24), "reserved is unknown");
     assert_eq!(refused(&[0x80]), DecodeError::UnknownFrame(0x80));
     let malformed: [(&str, &[u8]); 10] = [

@@ -9,6 +9,7 @@ mod far;
 mod iperf;
 mod line;
 mod measure;
+mod memory;
 mod near;
 mod p2sp;
 mod quic;
@@ -52,6 +53,10 @@ enum Subject {
     Quic,
     /// tokio's UDP socket, unprotected.
     Udp,
+    /// Several peers of this project, whose server is another process.
+    Crowd,
+    /// That server.
+    Rendezvous,
 }
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::line::Line;
 use crate::measure::{Sheet, cpu, rate, round_trips};
-use crate::{Failure, Subject, p2sp, quic, udp};
+use crate::{Failure, Subject, memory, p2sp, quic, udp};
 
 /// Bytes of a bulk transfer.
 const BULK: usize = 256 << 20;
@@ -46,6 +46,8 @@ enum Work {
     Trip,
     /// Small messages, many at a time.
     Rate,
+    /// Many sessions that say nothing.
+    Memory,
 }
 
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
@@ -83,7 +85,15 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             let mut near = udp::Bare::open(options.far).await?;
             trip(&sheet, "udp", &mut near).await
         }
-        (Subject::Udp, Work::Bulk | Work::Rate) => Err("bare UDP has round trips only".into()),
+        (Subject::Crowd, Work::Memory) => {
+            let bytes = memory::p2sp(options.far, options.far_pid).await?;
+            sheet.write("memory", "p2sp", bytes)
+        }
+        (Subject::Quic, Work::Memory) => {
+            let bytes = memory::quic(options.far, &options.ready, options.far_pid).await?;
+            sheet.write("memory", "quic", bytes)
+        }
+        (subject, work) => Err(format!("{subject:?} does no {work:?}").into()),
     }
 }
 

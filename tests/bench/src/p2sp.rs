@@ -19,7 +19,7 @@ const ECHO: u8 = 1;
 /// First byte of a message that does not.
 const SINK: u8 = 0;
 /// The name of the far peer.
-const FAR: &str = "far";
+pub(crate) const FAR: &str = "far";
 /// How long two peers may take to meet directly.
 const MEETING: Duration = Duration::from_secs(10);
 /// Length of the messages that a bulk transfer is divided into.
@@ -65,7 +65,11 @@ pub(crate) struct Near {
 
 impl Near {
     pub(crate) async fn open(server: SocketAddr, name: &str) -> Result<Self, Failure> {
-        let peer = open(server, name).await?;
+        Self::meet(open(server, name).await?).await
+    }
+
+    /// Talks until there is a direct path.
+    pub(crate) async fn meet(peer: Peer) -> Result<Self, Failure> {
         let start = Instant::now();
         loop {
             let receipt = peer.send(FAR, vec![SINK]).await?;

@@ -32,7 +32,7 @@ const TRIPS: &[&str] = &["p2sp", "udp", "quic datagrams", "quic stream"];
 const BULK: &[&str] = &["p2sp", "quic", "tcp"];
 const RATES: &[&str] = &["p2sp", "quic datagrams", "quic stream"];
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 9] = [
     Row { row: "bulk", title: "bulk, MiB/s", subjects: BULK },
     Row { row: "cpu near", title: "bulk, CPU of the sender, us/MiB", subjects: BULK },
     Row { row: "cpu far", title: "bulk, CPU of the receiver, us/MiB", subjects: BULK },
@@ -41,6 +41,7 @@ const ROWS: [Row; 8] = [
     Row { row: "in flight 1", title: "64 B messages/s, 1 in flight", subjects: RATES },
     Row { row: "in flight 16", title: "64 B messages/s, 16 in flight", subjects: RATES },
     Row { row: "in flight 256", title: "64 B messages/s, 256 in flight", subjects: RATES },
+    Row { row: "memory", title: "memory of an idle session, bytes", subjects: &["p2sp", "quic"] },
 ];
 
 /// What must hold of this project's figure divided by the best of the others named.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use p2sp_proto::conversation::{Conversation, PacketError};
 use p2sp_proto::id::{Address, Boot, Epoch, PathId};
+use p2sp_proto::io::Ecn;
 use p2sp_proto::session::StaticKey;
 use p2sp_proto::transport::{Config, ControlFrame, Event, PathKind, StreamSide};
 use p2sp_proto::wire::frame::Candidates;
@@ -33,6 +34,7 @@ pub struct Parcel {
     pub(super) path: PathId,
     pub(super) bytes: Vec<u8>,
     pub(super) kind: Kind,
+    pub(super) mark: Ecn,
 }
 
 /// What its sender made it for.
@@ -242,7 +244,9 @@ impl End {
             Ok(_) if spoiled => {
                 return Err(Violation(format!("{:?} takes a spoiled packet", self.side)));
             }
-            Ok(_) => {
+            Ok(arrived) => {
+                let path = arrived.number.path();
+                self.conversation.transport().note_mark(path, parcel.mark, now);
                 self.waiting_since = None;
                 if self.session_address() != before {
                     self.began_session(now);
@@ -376,7 +380,8 @@ impl End {
             if bytes.len() + kind.map_or(0, header) > DATAGRAM_LEN_MAX {
                 return Err(Violation(format!("a datagram of {} bytes", bytes.len())));
             }
-            parcels.push(Parcel { path, bytes, kind: Kind::Data });
+            let mark = self.conversation.transport_ref().mark(path);
+            parcels.push(Parcel { path, bytes, kind: Kind::Data, mark });
             if parcels.len() > BURST_MAX {
                 return Err(Violation(format!("{:?} does not stop sending", self.side)));
             }

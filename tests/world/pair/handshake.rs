@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use p2sp_proto::conversation::{Conversation, Standing};
 use p2sp_proto::id::{Address, Boot, Epoch, NetworkId, PathId, PeerKey, ReceiverId};
+use p2sp_proto::io::Ecn;
 use p2sp_proto::session::{
     Accepted, EarlyOffer, EarlyVerdict, InitConfig, Initiator, Padding, Replied, ReplyInfo,
     Responder, Session, Side as Part, StaticKey, Suites, init_id,
@@ -120,7 +121,12 @@ impl Handshakes {
     ) -> bool {
         let Some(id) = init_id(init) else { return false };
         if let Some((_, reply)) = self.replied.iter().find(|(answered, _)| *answered == id) {
-            self.outgoing.push(Parcel { path: PathId(0), bytes: reply.clone(), kind: Kind::Reply });
+            self.outgoing.push(Parcel {
+                path: PathId(0),
+                bytes: reply.clone(),
+                kind: Kind::Reply,
+                mark: Ecn::NotEct,
+            });
             return false;
         }
         let accepted = Accepted::read(&self.own, Responder::Peer, NETWORK, init);
@@ -206,7 +212,12 @@ impl Handshakes {
             self.replied.pop_front();
         }
         self.replied.push_back((id, reply.clone()));
-        self.outgoing.push(Parcel { path: PathId(0), bytes: reply, kind: Kind::Reply });
+        self.outgoing.push(Parcel {
+            path: PathId(0),
+            bytes: reply,
+            kind: Kind::Reply,
+            mark: Ecn::NotEct,
+        });
         at_once
     }
 
@@ -245,7 +256,12 @@ impl Handshakes {
         if let Some(pending) = self.pending.as_mut().filter(|pending| pending.next_try <= now) {
             pending.next_try = now + RETRY;
             let bytes = pending.initiator.datagram().to_vec();
-            self.outgoing.push(Parcel { path: PathId(0), bytes, kind: Kind::Init });
+            self.outgoing.push(Parcel {
+                path: PathId(0),
+                bytes,
+                kind: Kind::Init,
+                mark: Ecn::NotEct,
+            });
         }
         std::mem::take(&mut self.outgoing)
     }

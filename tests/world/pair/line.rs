@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use p2sp_proto::io::Ecn;
 use rand::{Rng, RngCore};
 
 /// What a line does to datagrams.
@@ -32,23 +33,33 @@ pub struct Bottleneck {
     pub rate: f64,
     /// Longest wait in it; what would wait longer is dropped.
     pub queue: Duration,
+    /// Wait from which on it marks what heeds marks.
+    mark_from: Option<Duration>,
     free_at: Duration,
 }
 
 impl Bottleneck {
     /// An empty one.
     pub const fn new(rate: f64, queue: Duration) -> Self {
-        Self { rate, queue, free_at: Duration::ZERO }
+        Self { rate, queue, mark_from: None, free_at: Duration::ZERO }
     }
 
-    /// When something of `len` bytes has left it.
-    fn pass(&mut self, len: usize, now: Duration) -> Option<Duration> {
+    /// One that marks what would wait so long, if it heeds marks.
+    #[must_use]
+    pub const fn marking(self, from: Duration) -> Self {
+        Self { mark_from: Some(from), ..self }
+    }
+
+    /// When something of `len` bytes has left it, and its mark then.
+    fn pass(&mut self, len: usize, mark: Ecn, now: Duration) -> Option<(Duration, Ecn)> {
         let start = self.free_at.max(now);
         if start - now > self.queue {
             return None;
         }
+        let is_long = self.mark_from.is_some_and(|from| start - now >= from);
+        let mark = if is_long && mark != Ecn::NotEct { Ecn::Ce } else { mark };
         self.free_at = start + Duration::from_secs_f64(len as f64 / self.rate);
-        Some(self.free_at)
+        Some((self.free_at, mark))
     }
 }
 
@@ -59,6 +70,8 @@ pub struct Arrival {
     pub at: Duration,
     /// Which bit of it is wrong.
     pub spoiled_bit: Option<usize>,
+    /// Its congestion mark.
+    pub mark: Ecn,
 }
 
 impl Line {
@@ -77,22 +90,34 @@ impl Line {
     }
 
     /// The fate of a datagram of `len` bytes: none, one or two arrivals.
-    pub fn carry(&mut self, len: usize, now: Duration, rng: &mut impl RngCore) -> Vec<Arrival> {
+    pub fn carry(
+        &mut self,
+        len: usize,
+        mark: Ecn,
+        now: Duration,
+        rng: &mut impl RngCore,
+    ) -> Vec<Arrival> {
         let copies = 1 + usize::from(rng.random_bool(self.doubling));
-        (0..copies).filter_map(|_| self.carry_one(len, now, rng)).collect()
+        (0..copies).filter_map(|_| self.carry_one(len, mark, now, rng)).collect()
     }
 
-    fn carry_one(&mut self, len: usize, now: Duration, rng: &mut impl RngCore) -> Option<Arrival> {
+    fn carry_one(
+        &mut self,
+        len: usize,
+        mark: Ecn,
+        now: Duration,
+        rng: &mut impl RngCore,
+    ) -> Option<Arrival> {
         if !self.up || len > self.len_max || rng.random_bool(self.loss) {
             return None;
         }
-        let left = match &mut self.bottleneck {
-            Some(bottleneck) => bottleneck.pass(len, now)?,
-            None => now,
+        let (left, mark) = match &mut self.bottleneck {
+            Some(bottleneck) => bottleneck.pass(len, mark, now)?,
+            None => (now, mark),
         };
         let at = left + self.delay + self.jitter.mul_f64(rng.random_range(0.0..1.0));
         let spoiled = rng.random_bool(self.spoiling);
         let spoiled_bit = spoiled.then(|| rng.random_range(0..len * 8));
-        Some(Arrival { at, spoiled_bit })
+        Some(Arrival { at, spoiled_bit, mark })
     }
 }

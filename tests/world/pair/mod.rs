@@ -431,8 +431,8 @@ impl Pair {
 
     fn launch(&mut self, from: Side, parcel: Parcel) {
         let Some(line) = self.lines.get_mut(&(from, parcel.path)) else { return };
-        for arrival in line.carry(parcel.bytes.len(), self.elapsed, &mut self.rng) {
-            let mut parcel = parcel.clone();
+        for arrival in line.carry(parcel.bytes.len(), parcel.mark, self.elapsed, &mut self.rng) {
+            let mut parcel = Parcel { mark: arrival.mark, ..parcel.clone() };
             if let Some(bit) = arrival.spoiled_bit {
                 parcel.bytes[bit / 8] ^= 1 << (bit % 8);
             }

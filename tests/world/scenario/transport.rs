@@ -466,9 +466,10 @@ fn draw_line(chance: &mut impl RngCore) -> Line {
         let drawn: f64 = rand::Rng::random_range(chance, 0.0..most);
         if rand::Rng::random_bool(chance, often) { drawn } else { 0.0 }
     };
-    let bottleneck = chance
-        .random_bool(0.3)
-        .then(|| Bottleneck::new(chance.random_range(5e3..5e6), millis(chance, 1000)));
+    let bottleneck = chance.random_bool(0.3).then(|| {
+        let queue = Bottleneck::new(chance.random_range(5e3..5e6), millis(chance, 1000));
+        if chance.random_bool(0.5) { queue.marking(millis(chance, 200)) } else { queue }
+    });
     Line {
         loss: share(chance, 0.7, 0.4),
         doubling: share(chance, 0.4, 0.3),

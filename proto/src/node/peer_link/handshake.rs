@@ -73,8 +73,8 @@ impl PeerLink {
             return self.conversation.transport().early_verdict(false, now);
         };
         let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        self.handshake =
-            Some(Handshake { initiator, backoff, next_try: now, tries: 0, early: offered });
+        let handshake = Handshake { initiator, backoff, next_try: now, tries: 0, early: offered };
+        self.handshake = Some(Box::new(handshake));
     }
 
     /// Takes the pending init for an OPEN inside the server handshake's early data.
@@ -229,7 +229,7 @@ impl PeerLink {
         self.open_relay(now);
         self.candidates_told = 0;
         self.punch.began_session();
-        let selected = self.agent.as_ref().and_then(Agent::selected);
+        let selected = self.agent.as_deref().and_then(Agent::selected);
         if let Some(route) = selected {
             self.use_route(route, core, now);
         }
@@ -261,7 +261,7 @@ impl PeerLink {
             return;
         };
         handshake.next_try = now + handshake.backoff.advance();
-        if let Some(route) = self.agent.as_ref().and_then(Agent::selected) {
+        if let Some(route) = self.agent.as_deref().and_then(Agent::selected) {
             core.transmit(route, handshake.initiator.datagram().to_vec());
         }
         if via.is_none() {

@@ -33,7 +33,7 @@ use crate::id::{
     Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
     Token,
 };
-use crate::io::Route;
+use crate::io::{Ecn, Route, Transmit};
 use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
 use crate::transport::{self, ControlFrame, Event, StreamEvent, StreamKey, StreamSide};
@@ -60,14 +60,15 @@ pub(super) struct PeerLink {
     epoch: Epoch,
     role: Role,
     conversation: Conversation,
-    handshake: Option<Handshake>,
+    /// Boxed, as the agent is: the map of links keeps room for more than it holds.
+    handshake: Option<Box<Handshake>>,
     /// The last inits answered and the answers, newest last: the same init gets the same reply.
     replied: VecDeque<([u8; 16], Vec<u8>)>,
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
     /// Which of the two hides, if one does: there is no agent then.
     hides: Option<Party>,
-    agent: Option<Agent>,
+    agent: Option<Box<Agent>>,
     /// Checks to addresses that only this peer vouches for.
     claimed: Purse,
     /// The spare socket this pair uses, and where the server saw it.
@@ -127,7 +128,8 @@ pub(super) struct Via {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Relay,
-    Direct(Route),
+    /// With its congestion mark.
+    Direct(Route, Ecn),
 }
 
 /// What a link tells the node.
@@ -357,7 +359,7 @@ impl PeerLink {
 
     fn adopt(&mut self, agent: Agent, connect: ConnectId) {
         self.connect = Some(connect);
-        self.agent = Some(agent);
+        self.agent = Some(Box::new(agent));
         self.candidates_told = 0;
     }
 
@@ -414,7 +416,7 @@ impl PeerLink {
         core: &mut Core,
         now: Instant,
     ) {
-        if self.hides.is_some() && matches!(origin, Origin::Direct(_)) {
+        if self.hides.is_some() && matches!(origin, Origin::Direct(..)) {
             // An answer would tell where we are, or that we take part in what the other must not.
             return;
         }
@@ -423,7 +425,7 @@ impl PeerLink {
             Family::HandshakeReply => self.handle_reply(data, core, now),
             Family::Data => self.handle_data(origin, data, core, now),
             Family::Stun => {
-                if let Origin::Direct(route) = origin {
+                if let Origin::Direct(route, _) = origin {
                     self.handle_check(route, data, now);
                 }
             }
@@ -455,7 +457,8 @@ impl PeerLink {
             self.began_session(core, now);
         }
         (self.last_heard, self.alive_at) = (now, now);
-        if let Origin::Direct(route) = origin {
+        if let Origin::Direct(route, mark) = origin {
+            self.conversation.transport().note_mark(arrived.number.path(), mark, now);
             if let Some(agent) = &mut self.agent {
                 agent.traffic(route, now);
             }
@@ -578,14 +581,17 @@ impl PeerLink {
     fn transmit_on(&self, path: PathId, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
         let unproved = || self.unproved.get(&path).map(|(_, route)| route);
         match self.direct.get(&path).or_else(unproved) {
-            Some(route) => core.transmit(*route, datagram),
+            Some(route) => {
+                let ecn = self.conversation.transport_ref().mark(path);
+                core.send(Transmit { ecn, ..Transmit::new(*route, datagram) });
+            }
             None => self.transmit(Origin::Relay, datagram, via, core),
         }
     }
 
     fn transmit(&self, to: Origin, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
         match (to, via, self.relay) {
-            (Origin::Direct(route), ..) => core.transmit(route, datagram),
+            (Origin::Direct(route, _), ..) => core.transmit(route, datagram),
             (Origin::Relay, Some(via), Some(channel)) => {
                 let header = RelayHeader { channel, token: via.token }.encode();
                 core.transmit(via.route, [&header[..], &datagram].concat());
@@ -616,7 +622,9 @@ impl PeerLink {
         self.punch_timeout(core, now);
         if self.warm_at <= now {
             self.warm_at = now + RELAY_WARM;
-            if self.relay_stats().is_some() && self.has_session() && self.is_talking(now) {
+            if !talks {
+                self.conversation.rest();
+            } else if self.relay_stats().is_some() && self.has_session() {
                 self.conversation.transport().probe(PathId::SERVER, now);
             }
             self.keep_streams_warm(now);
@@ -640,7 +648,7 @@ impl PeerLink {
         let pause = self.not_before.filter(|_| self.wants_session());
         next = earliest(next, pause.map(|at| (at, "pause")));
         next = earliest(next, self.reintroduce_at.map(|at| (at, "silent relay")));
-        next = earliest(next, self.agent.as_ref().and_then(Agent::poll_timeout));
+        next = earliest(next, self.agent.as_deref().and_then(Agent::poll_timeout));
         next = earliest(next, self.punch.deadline());
         next = earliest(next, self.offered.as_ref().map(|offer| (offer.until, "introduction")));
         let handshake = self.handshake.as_ref().map(|h| (h.next_try, "peer handshake"));

@@ -69,7 +69,7 @@ impl PeerLink {
 
     /// Whether a NAT's mapping may carry the direct path.
     pub(in crate::node) fn depends_on_mapping(&self) -> bool {
-        self.agent.as_ref().is_some_and(Agent::depends_on_mapping)
+        self.agent.as_deref().is_some_and(Agent::depends_on_mapping)
     }
 
     /// Where the server saw the spare socket in use.
@@ -193,7 +193,7 @@ impl PeerLink {
     /// A path in use comes from elsewhere: the other side's address changed without its notice.
     /// Only the route that it nominated since, and that answered a check of ours, counts.
     fn move_path(&mut self, path: PathId, route: Route, now: Instant) {
-        let chosen = self.agent.as_ref().and_then(Agent::selected) == Some(route);
+        let chosen = self.agent.as_deref().and_then(Agent::selected) == Some(route);
         if self.role == Role::Controlled && chosen && path == self.preferred {
             self.direct.insert(path, route);
             self.conversation.transport().reset_path(path, now);
@@ -307,7 +307,9 @@ impl PeerLink {
         now: Instant,
     ) {
         loop {
-            let Some(output) = self.agent.as_mut().and_then(Agent::poll_output) else { return };
+            let Some(output) = self.agent.as_deref_mut().and_then(Agent::poll_output) else {
+                return;
+            };
             match output {
                 traversal::Output::Transmit(transmit) => {
                     // What there is no budget for is lost on the way.
@@ -421,7 +423,7 @@ impl PeerLink {
     /// to wait for the challenge as well. Only the route that both sides chose counts, and only
     /// a path newer than the one in use: what the other side left before stays left.
     pub(super) fn prove_by_check(&mut self, route: Route, now: Instant) {
-        if self.agent.as_ref().and_then(Agent::selected) != Some(route) {
+        if self.agent.as_deref().and_then(Agent::selected) != Some(route) {
             return;
         }
         let waiting = self

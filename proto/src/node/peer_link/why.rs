@@ -53,7 +53,7 @@ impl PeerLink {
 
     /// The path in use, what was tried, and the reason.
     pub(in crate::node) fn why(&self, core: &Core) -> Why {
-        let report = self.agent.as_ref().map(Agent::report);
+        let report = self.agent.as_deref().map(Agent::report);
         let reason = self.reason(report.as_ref(), core);
         Why {
             name: self.name.clone(),

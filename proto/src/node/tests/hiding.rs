@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::id::{CheckTag, ConnectId};
+use crate::io::Ecn;
 
 /// Alice hides, bob does not; both are registered.
 fn of_two() -> Net {
@@ -67,7 +68,7 @@ fn what_comes_directly_is_not_answered() {
         inits = relayed_to(&mut net, 1, Family::HandshakeInit);
     }
     net.seen.clear();
-    net.input(1, Input::Datagram { route: direct, data: &mut inits[0] });
+    net.input(1, Input::Datagram { route: direct, ecn: Ecn::NotEct, data: &mut inits[0] });
     assert_eq!(net.seen, [""; 0], "an init");
     net.run(second(5));
     assert!(net.is_delivered(2, 1));
@@ -78,7 +79,7 @@ fn what_comes_directly_is_not_answered() {
         packets = relayed_to(&mut net, 1, Family::Data);
     }
     net.seen.clear();
-    net.input(1, Input::Datagram { route: direct, data: &mut packets[0] });
+    net.input(1, Input::Datagram { route: direct, ecn: Ecn::NotEct, data: &mut packets[0] });
     assert_eq!(net.seen, [""; 0], "a packet");
     assert_eq!(net.texts(1), ["hello"]);
     net.run(second(5));

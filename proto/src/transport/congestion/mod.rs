@@ -138,6 +138,12 @@ impl Congestion {
         LossEvent(self.events)
     }
 
+    /// Packets up to `count` met a long queue: reduces as their loss would, once a round trip,
+    /// and is never taken back.
+    pub(super) fn on_mark(&mut self, count: u64, next: u64) {
+        self.on_loss(count, next);
+    }
+
     /// A packet that counted as lost was acknowledged. When all losses of a reduction were
     /// errors it is taken back (RFC 9438 section 4.9).
     pub(super) fn on_spurious_loss(&mut self, event: LossEvent) {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Path, SIZE_SLACK};
 use crate::transport::FrameError;
+use crate::transport::marking::Verdict;
 use crate::transport::packet::{Carried, Sent};
 use crate::wire::frame::Ack;
 
@@ -43,6 +44,9 @@ impl Path {
         let newest = newly.last().filter(|newest| measurable && newest.count == ack.largest);
         let sample = newest.map(|newest| self.measure(newest.at, ack.delay_us, now));
         self.congestion.on_progress(ack.largest, self.next - 1, sample);
+        if self.largest_acked < Some(ack.largest) {
+            self.heed_marks(ack, newly.len() as u64);
+        }
         self.largest_acked = self.largest_acked.max(Some(ack.largest));
         self.last_ack = Some(now);
         (self.probe_count, self.waiting_since) = (0, self.oldest_question(now));
@@ -104,6 +108,14 @@ impl Path {
         }
         let duration = PERSISTENT_TIMEOUTS * self.rtt.probe_timeout();
         self.losses.is_persistent(sent.ordinal, sent.at, duration)
+    }
+
+    /// A mark is a loss that cost nothing (RFC 9002 section 7.1).
+    fn heed_marks(&mut self, ack: &Ack<'_>, acked: u64) {
+        let Some(marking) = &mut self.marking else { return };
+        if marking.on_ack(ack.marks, acked, self.next) == Verdict::Congested {
+            self.congestion.on_mark(ack.largest, self.next);
+        }
     }
 
     fn measure(&mut self, sent: Instant, delay_us: u64, now: Instant) -> Duration {

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::origin;
 use crate::id::{Channel, Epoch, PacketNumber, PathId};
+use crate::io::Ecn;
 use crate::transport::{Config, Event, PathKind, PathStats, Transport};
 
 /// Bytes of frames in a packet of the base size.
@@ -32,6 +33,19 @@ pub(super) struct Line {
     pub(super) len_max: usize,
     /// Every so manieth packet comes after as many later ones.
     pub(super) reorder: Option<(u64, u32)>,
+    pub(super) marks: Marks,
+}
+
+/// What a line does to congestion marks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Marks {
+    Kept,
+    /// Marked packets get CE where more than so many bytes wait.
+    Above(f64),
+    AllCe,
+    Erased,
+    /// What is marked is dropped.
+    Dropped,
 }
 
 impl Line {
@@ -45,6 +59,7 @@ impl Line {
             up: true,
             len_max: usize::MAX,
             reorder: None,
+            marks: Marks::Kept,
         }
     }
 }
@@ -69,6 +84,7 @@ struct Flight {
     flow: usize,
     back: bool,
     number: PacketNumber,
+    mark: Ecn,
     bytes: Vec<u8>,
 }
 
@@ -80,6 +96,8 @@ pub(super) struct Lane {
     pub(super) burst: usize,
     /// Lengths of the packets that arrived.
     pub(super) lengths: BTreeMap<usize, u64>,
+    /// Packets that the line marked.
+    pub(super) marked: u64,
     busy: Instant,
     flights: BTreeMap<(Instant, u64), Flight>,
     serial: u64,
@@ -103,6 +121,7 @@ impl Lane {
             flows: (0..flows).map(flow).collect(),
             burst: 0,
             lengths: BTreeMap::new(),
+            marked: 0,
             busy: now,
             flights: BTreeMap::new(),
             serial: 0,
@@ -152,10 +171,11 @@ impl Lane {
 
     fn deliver(&mut self) {
         while let Some(entry) = self.flights.first_entry().filter(|e| e.key().0 <= self.now) {
-            let Flight { flow, back, number, bytes } = entry.remove();
+            let Flight { flow, back, number, mark, bytes } = entry.remove();
             let ends = &mut self.flows[flow];
             let end = if back { &mut ends.sender } else { &mut ends.receiver };
             end.handle_packet(number, &bytes, self.now).unwrap();
+            end.note_mark(number.path(), mark, self.now);
             if !back {
                 *self.lengths.entry(bytes.len()).or_default() += 1;
             }
@@ -181,6 +201,7 @@ impl Lane {
                     flow: index,
                     back,
                     number,
+                    mark: end.mark(number.path()),
                     bytes: std::mem::take(&mut bytes),
                 });
             }
@@ -190,7 +211,7 @@ impl Lane {
         packets.into_iter().for_each(|flight| self.launch(flight));
     }
 
-    fn launch(&mut self, flight: Flight) {
+    fn launch(&mut self, mut flight: Flight) {
         let line = self.line;
         self.serial += 1;
         let mut at = self.now + line.delay;
@@ -199,7 +220,7 @@ impl Lane {
             let start = self.busy.max(self.now);
             let waiting = (start - self.now).as_secs_f64() * line.rate;
             let lost = !line.up || len > line.len_max || self.rng.random_bool(line.loss);
-            if lost || waiting > line.queue {
+            if lost || waiting > line.queue || !self.treat_mark(&mut flight.mark, waiting) {
                 return;
             }
             let packet = Duration::from_secs_f64(len as f64 / line.rate);
@@ -214,5 +235,21 @@ impl Lane {
             return;
         }
         self.flights.insert((at, self.serial), flight);
+    }
+
+    /// Whether the packet goes on.
+    fn treat_mark(&mut self, mark: &mut Ecn, waiting: f64) -> bool {
+        if *mark == Ecn::NotEct {
+            return true;
+        }
+        match self.line.marks {
+            Marks::Above(bytes) if waiting > bytes => *mark = Ecn::Ce,
+            Marks::AllCe => *mark = Ecn::Ce,
+            Marks::Erased => *mark = Ecn::NotEct,
+            Marks::Dropped => return false,
+            Marks::Kept | Marks::Above(_) => {}
+        }
+        self.marked += u64::from(*mark == Ecn::Ce);
+        true
     }
 }

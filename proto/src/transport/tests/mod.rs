@@ -7,6 +7,7 @@ mod credit;
 mod faults;
 mod flow;
 mod link;
+mod marks;
 mod paths;
 mod recovery;
 mod sessions;

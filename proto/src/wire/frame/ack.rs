@@ -1,6 +1,8 @@
 //! Acknowledged packet numbers.
 
+use super::number;
 use crate::id::PathId;
+use crate::io::Ecn;
 use crate::wire::codec::{DecodeError, Reader, VARINT_MAX, Writer};
 
 /// Most ranges of an ACK that are read or written; older ones fall away.
@@ -15,7 +17,40 @@ pub struct Ack<'a> {
     pub largest: u64,
     /// Time between receiving `largest` and sending this, in microseconds.
     pub delay_us: u64,
+    /// Marks of the packets that arrived, once there was one (RFC 9000 section 19.3.2).
+    pub marks: Option<EcnCounts>,
     ranges: AckRanges<'a>,
+}
+
+/// Packets of a path by their congestion mark, counted as they arrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EcnCounts {
+    /// With ECT(0).
+    pub ect0: u64,
+    /// With ECT(1).
+    pub ect1: u64,
+    /// With CE.
+    pub ce: u64,
+}
+
+impl EcnCounts {
+    /// One more.
+    pub fn note(&mut self, mark: Ecn) {
+        match mark {
+            Ecn::NotEct => {}
+            Ecn::Ect1 => self.ect1 += 1,
+            Ecn::Ect0 => self.ect0 += 1,
+            Ecn::Ce => self.ce += 1,
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { ect0: reader.varint()?, ect1: reader.varint()?, ce: reader.varint()? })
+    }
+
+    fn encode(self, out: &mut impl Writer) {
+        [self.ect0, self.ect1, self.ce].into_iter().for_each(|count| out.put_varint(count));
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +67,13 @@ impl<'a> Ack<'a> {
     pub fn new(path: PathId, ranges: &'a [(u64, u64)], delay_us: u64) -> Option<Self> {
         let &(_, largest) = ranges.first()?;
         let ranges = &ranges[..ranges.len().min(ACK_RANGES_MAX)];
-        Some(Self { path, largest, delay_us, ranges: AckRanges::Given(ranges) })
+        Some(Self { path, largest, delay_us, marks: None, ranges: AckRanges::Given(ranges) })
+    }
+
+    /// The same, with the marks of what arrived.
+    #[must_use]
+    pub fn with_marks(self, marks: Option<EcnCounts>) -> Self {
+        Self { marks, ..self }
     }
 
     /// The inclusive ranges `(low, high)`, newest first. Only well-formed ones are ever held.
@@ -42,6 +83,12 @@ impl<'a> Ack<'a> {
             AckRanges::Encoded(bytes) => (&[][..], Some(RangeReader::new(self.largest, bytes))),
         };
         given.iter().copied().chain(encoded.into_iter().flatten())
+    }
+
+    /// The frame of type ACK_ECN.
+    pub(super) fn decode_marked(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let ack = Self::decode(reader)?;
+        Ok(Self { marks: Some(EcnCounts::decode(reader)?), ..ack })
     }
 
     pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
@@ -63,10 +110,11 @@ impl<'a> Ack<'a> {
         }
         let mut body = start.clone();
         let bytes = body.bytes(start.remaining() - reader.remaining())?;
-        Ok(Self { path, largest, delay_us, ranges: AckRanges::Encoded(bytes) })
+        Ok(Self { path, largest, delay_us, marks: None, ranges: AckRanges::Encoded(bytes) })
     }
 
     pub(super) fn encode(&self, out: &mut impl Writer) {
+        out.put_u8(if self.marks.is_some() { number::ACK_ECN } else { number::ACK });
         out.put_u8(self.path.0);
         out.put_varint(self.largest);
         out.put_varint(self.delay_us.min(VARINT_MAX));
@@ -78,6 +126,9 @@ impl<'a> Ack<'a> {
             }
             out.put_varint(high - low);
             above = Some(low);
+        }
+        if let Some(marks) = self.marks {
+            marks.encode(out);
         }
     }
 }

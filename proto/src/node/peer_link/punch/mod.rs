@@ -378,7 +378,7 @@ impl PeerLink {
     }
 
     fn opens_now(&self, now: Instant) -> bool {
-        let hopes = self.agent.as_ref().is_some_and(Agent::hopes_for_ipv6);
+        let hopes = self.agent.as_deref().is_some_and(Agent::hopes_for_ipv6);
         let later = self.punch.turn.is_some_and(|at| at > now);
         opens(self.punch.strategy, self.role).is_some() && !hopes && !later
     }
