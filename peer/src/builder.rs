@@ -13,10 +13,9 @@ use p2sp_proto::session::StaticKey;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::Rendezvous;
-use crate::driver::{Driver, Publish, Status, Store};
-use crate::handle::{
-    DATAGRAM_QUEUE_MAX, EVENTS_MAX, Link, ORDERS_MAX, Peer, RECEIVE_QUEUE_MAX, STREAM_QUEUE_MAX,
-};
+use crate::desk::Clerk;
+use crate::driver::{Driver, Messages, Publish, Status, Store};
+use crate::handle::{DATAGRAM_QUEUE_MAX, EVENTS_MAX, Link, ORDERS_MAX, Peer, STREAM_QUEUE_MAX};
 use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
@@ -234,7 +233,6 @@ impl Builder {
         service_at: Option<PathBuf>,
     ) -> Result<Peer, StartError> {
         let (orders, orders_in) = mpsc::channel(ORDERS_MAX);
-        let (incoming_out, incoming) = mpsc::channel(RECEIVE_QUEUE_MAX);
         let (streams_out, streams) = mpsc::channel(STREAM_QUEUE_MAX);
         let (datagrams_out, datagrams) = mpsc::channel(DATAGRAM_QUEUE_MAX);
         let (status_out, status) = watch::channel(Status::Connecting);
@@ -249,9 +247,8 @@ impl Builder {
             None => None,
         };
         let mapper = self.port_mapper(&net);
-        let incoming_out = self.receiving.then_some(incoming_out);
         let publish = Publish {
-            incoming: incoming_out,
+            messages: if self.receiving { Messages::Taken } else { Messages::Left },
             events,
             taps,
             status: status_out,
@@ -259,10 +256,10 @@ impl Builder {
             datagrams: datagrams_out,
         };
         let lan = Lan::new(self.bind);
-        let driver =
-            Driver::new(node, (net, lan), store, self.rendezvous, orders_in, publish, mapper);
+        let inbox = (orders_in, Clerk::new(link.desk()));
+        let driver = Driver::new(node, (net, lan), store, self.rendezvous, inbox, publish, mapper);
         let task = tokio::spawn(driver.run());
-        Ok(Peer::new(link, (incoming, streams, datagrams), task, service))
+        Ok(Peer::new(link, (streams, datagrams), task, service))
     }
 
     #[cfg(feature = "portmap")]

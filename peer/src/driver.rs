@@ -12,17 +12,17 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use p2sp_proto::control::{Member, Page, Problem};
 use p2sp_proto::id::{Boot, LanSecret, NetworkId, PeerKey, PeerName};
-use p2sp_proto::io::Transmit;
 use p2sp_proto::node::{
     Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped,
-    Netcheck, Node, Output, PathView, Recipient, Registration, Scope, SocketUse, StreamHandle,
-    Whoami, Why, stream_code,
+    Netcheck, Node, Output, Recipient, Registration, Scope, SocketUse, StreamHandle, Whoami, Why,
+    stream_code,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, trace, warn};
 
 use crate::Rendezvous;
+use crate::desk::{Clerk, Submission};
 use crate::handle::{CLOSE_TIMEOUT, Datagram, Listing, Receipt, SendError, Spread, Unregistered};
 use crate::lan::Lan;
 use crate::net::Net;
@@ -31,15 +31,8 @@ use crate::state::{Folder, FolderError, Memory};
 use crate::stream::{Stream, StreamTable};
 use crate::watcher::{self, Look, Watcher};
 
-/// What applications ask of the driver.
+/// What applications ask of the driver, besides what lies at the desk.
 pub(crate) enum Order {
-    Send {
-        handle: Handle,
-        to: Recipient,
-        payload: Bytes,
-        room: OwnedSemaphorePermit,
-        done: oneshot::Sender<Result<Receipt, SendError>>,
-    },
     SendAll {
         handle: Handle,
         payload: Bytes,
@@ -84,15 +77,21 @@ pub(crate) enum Status {
 
 /// Where messages, events and the state of the registration go.
 pub(crate) struct Publish {
-    /// Without it, messages stay untaken.
-    pub(crate) incoming: Option<mpsc::Sender<Incoming>>,
+    pub(crate) messages: Messages,
     pub(crate) events: broadcast::Sender<Event>,
-    /// Copies of what goes to `incoming`.
+    /// Copies of the messages that are taken.
     pub(crate) taps: broadcast::Sender<Incoming>,
     pub(crate) status: watch::Sender<Status>,
     /// Without it, streams of others are refused.
     pub(crate) streams: Option<mpsc::Sender<Stream>>,
     pub(crate) datagrams: mpsc::Sender<Datagram>,
+}
+
+/// Whether messages are taken for the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Messages {
+    Taken,
+    Left,
 }
 
 /// Owner of the machine, the sockets and the memory on disk.
@@ -103,6 +102,9 @@ pub(crate) struct Driver {
     store: Store,
     rendezvous: Rendezvous,
     orders: mpsc::Receiver<Order>,
+    clerk: Clerk,
+    /// Messages on their way to the application; empty between turns.
+    arrived: Vec<Incoming>,
     publish: Publish,
     waiting: WaitingRoom,
     streams: StreamTable,
@@ -143,7 +145,7 @@ impl Driver {
         (net, lan): (Net, Lan),
         store: Store,
         rendezvous: Rendezvous,
-        orders: mpsc::Receiver<Order>,
+        (orders, clerk): (mpsc::Receiver<Order>, Clerk),
         publish: Publish,
         mapper: PortMapper,
     ) -> Self {
@@ -154,6 +156,8 @@ impl Driver {
             store,
             rendezvous,
             orders,
+            clerk,
+            arrived: Vec::new(),
             publish,
             waiting: WaitingRoom::default(),
             streams: StreamTable::default(),
@@ -192,13 +196,13 @@ impl Driver {
             if deadline < sleep.deadline() || sleep.is_elapsed() {
                 sleep.as_mut().reset(deadline);
             }
-            let incoming = self.publish.incoming.as_ref();
+            let running = self.phase == Phase::Running;
             tokio::select! {
-                order = self.orders.recv(), if self.phase == Phase::Running => self.on_first_order(order),
+                () = self.clerk.wanted(self.readable), if running || self.readable => {}
+                order = self.orders.recv(), if running => self.on_first_order(order),
                 () = self.streams.nudged() => self.streams.serve(&mut self.node, Instant::now()),
                 () = self.net.ready() => {}
                 () = self.lan.ready() => self.hear(),
-                () = room_in(incoming), if self.readable => self.deliver(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
                 Some(written) = self.store.writer.join_next() => self.on_written(written),
                 look = self.watcher.next() => self.on_look(look),
@@ -260,36 +264,49 @@ impl Driver {
     /// Hands messages to the application for as long as it has room.
     fn deliver(&mut self) {
         self.readable = false;
-        let Some(incoming) = &self.publish.incoming else { return };
-        let now = Instant::now();
-        while let Ok(place) = incoming.try_reserve() {
-            let Some(message) = self.node.poll_message(now) else { return };
-            if self.publish.taps.receiver_count() > 0 {
+        if self.publish.messages == Messages::Left {
+            return;
+        }
+        let (now, room) = (Instant::now(), self.clerk.room());
+        while self.arrived.len() < room {
+            let Some(message) = self.node.poll_message(now) else { break };
+            self.arrived.push(message);
+        }
+        self.readable = self.arrived.len() == room;
+        if self.arrived.is_empty() {
+            return;
+        }
+        if self.publish.taps.receiver_count() > 0 {
+            for message in &self.arrived {
                 // Somebody unsubscribed in between: nobody misses it.
                 drop(self.publish.taps.send(message.clone()));
             }
-            place.send(message);
-            self.delivered = true;
         }
-        // The application is gone; good bye follows.
-        self.readable = !incoming.is_closed();
+        self.clerk.deliver(self.arrived.drain(..));
+        self.delivered = true;
     }
 
     /// Carries out everything the machine decided.
     fn drain(&mut self) {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Transmit(transmit) => self.transmit(transmit),
+                Output::Transmit(transmit) => self.net.push(transmit),
+                Output::Train(train) => {
+                    self.net.push_train(train);
+                    self.reuse();
+                }
                 Output::Event(event) => self.on_event(event),
                 Output::Effect(effect) => self.on_effect(effect),
             }
         }
         self.net.flush();
+        self.reuse();
+        self.clerk.tell();
         self.store.write_if_changed();
     }
 
-    fn transmit(&mut self, transmit: Transmit) {
-        self.net.push(transmit);
+    /// Buffers of what left serve again.
+    fn reuse(&mut self) {
         for payload in self.net.spent() {
             self.node.recycle(payload);
         }
@@ -413,6 +430,7 @@ impl Driver {
     /// Takes what orders there are, so that they share datagrams.
     fn take_orders(&mut self) {
         let now = Instant::now();
+        self.take_submissions(now);
         for _ in 0..ORDERS_AT_ONCE {
             if self.phase != Phase::Running {
                 return;
@@ -422,12 +440,27 @@ impl Driver {
         }
     }
 
+    /// Takes the messages that lie at the desk.
+    fn take_submissions(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let Self { clerk, node, .. } = self;
+        let mut given_up = Vec::new();
+        clerk.take(
+            |Submission { handle, to, payload }| {
+                node.handle_input(Input::Command(Command::Send { handle, to, payload }), now);
+            },
+            |handle| given_up.push(handle),
+        );
+        for handle in given_up {
+            self.node.handle_input(Input::Command(Command::Cancel { handle }), now);
+            self.clerk.settle(handle, || Err(SendError::Closed));
+        }
+    }
+
     fn on_order(&mut self, order: Order, now: Instant) {
         match order {
-            Order::Send { handle, to, payload, room, done } => {
-                self.waiting.add(handle, Waiting::One { done, _room: room });
-                self.command(Command::Send { handle, to, payload }, now);
-            }
             Order::SendAll { handle, payload, room, done } => {
                 let spread = Spread::default();
                 self.waiting.add(handle, Waiting::All { done, members: None, spread, _room: room });
@@ -457,8 +490,8 @@ impl Driver {
     fn command(&mut self, command: Command, now: Instant) {
         match &command {
             Command::Register { .. } | Command::TrustServer => self.registration_restarts(),
-            Command::Cancel { handle } => self.waiting.forget(*handle),
             Command::Send { .. }
+            | Command::Cancel { .. }
             | Command::SendAll { .. }
             | Command::OpenStream { .. }
             | Command::List { .. }
@@ -480,6 +513,8 @@ impl Driver {
     }
 
     fn start_closing(&mut self, now: Instant) {
+        // What was handed over before goes before the good bye.
+        self.take_submissions(now);
         if self.phase == Phase::Running {
             self.phase = Phase::Closing(now + CLOSE_TIMEOUT);
             self.streams.serve(&mut self.node, now);
@@ -527,11 +562,17 @@ impl Driver {
                 self.set_status(Status::Unregistered(Unregistered::KeyChanged { expected, found }));
             }
             Event::Delivered { handle, to, path } => {
-                self.waiting.delivered(*handle, to.clone(), *path);
+                let receipt = || Ok(Receipt { to: to.clone(), path: *path });
+                if !self.clerk.settle(*handle, receipt) {
+                    self.waiting.delivered(*handle, to.clone());
+                }
             }
             Event::Spread { handle, members } => self.waiting.spread(*handle, *members),
             Event::Failed { handle, to, problem } => {
-                self.waiting.failed(*handle, to.clone(), problem.clone());
+                let failure = || Err(SendError::Failed(problem.clone()));
+                if !self.clerk.settle(*handle, failure) {
+                    self.waiting.failed(*handle, to.clone(), problem.clone());
+                }
             }
             // Routers that begin anew forget what they forwarded.
             Event::Observed(_) => self.mapper.renew(),
@@ -600,13 +641,6 @@ async fn let_others_run() {
     .await;
 }
 
-async fn room_in(incoming: Option<&mpsc::Sender<Incoming>>) {
-    if let Some(incoming) = incoming {
-        // Closed is an answer too: `deliver` sees it.
-        drop(incoming.reserve().await);
-    }
-}
-
 async fn look_up(rendezvous: Rendezvous) -> Vec<SocketAddr> {
     match tokio::net::lookup_host((rendezvous.host(), rendezvous.port())).await {
         Ok(found) => found.collect(),
@@ -617,17 +651,13 @@ async fn look_up(rendezvous: Rendezvous) -> Vec<SocketAddr> {
     }
 }
 
-/// Outcomes that are waited for. Bounded by the room in the send queue and, for lists and streams,
-/// by the tasks that ask.
+/// Outcomes that are waited for, besides the fates of messages. Bounded by the room in the send
+/// queue and, for lists and streams, by the tasks that ask.
 #[derive(Default)]
 struct WaitingRoom(BTreeMap<Handle, Waiting>);
 
 /// Whom to tell. The room a message takes in the queue is given back when this is dropped.
 enum Waiting {
-    One {
-        done: oneshot::Sender<Result<Receipt, SendError>>,
-        _room: OwnedSemaphorePermit,
-    },
     All {
         done: oneshot::Sender<Result<Spread, SendError>>,
         /// How many outcomes to expect, once known.
@@ -649,17 +679,10 @@ impl WaitingRoom {
         self.0.insert(handle, waiting);
     }
 
-    fn forget(&mut self, handle: Handle) {
-        self.0.remove(&handle);
-    }
-
-    fn delivered(&mut self, handle: Handle, to: PeerName, path: PathView) {
+    fn delivered(&mut self, handle: Handle, to: PeerName) {
         if let Some(Waiting::All { spread, .. }) = self.0.get_mut(&handle) {
             spread.delivered.push(to);
-            return self.finish_if_complete(handle);
-        }
-        if let Some(Waiting::One { done, .. }) = self.0.remove(&handle) {
-            drop(done.send(Ok(Receipt { to, path })));
+            self.finish_if_complete(handle);
         }
     }
 
@@ -670,7 +693,6 @@ impl WaitingRoom {
         }
         let error = SendError::Failed(problem);
         match self.0.remove(&handle) {
-            Some(Waiting::One { done, .. }) => drop(done.send(Err(error))),
             Some(Waiting::All { done, .. }) => drop(done.send(Err(error))),
             Some(Waiting::List { done, .. }) => drop(done.send(Err(error))),
             Some(Waiting::Stream { done }) => drop(done.send(Err(error))),
@@ -799,22 +821,6 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_answers_and_makes_room() {
-        let (queue, permit) = room();
-        let (done, mut reply) = oneshot::channel();
-        let mut waiting = WaitingRoom::default();
-        waiting.add(Handle(1), Waiting::One { done, _room: permit });
-        waiting.delivered(Handle(2), name("bob"), PathView::None);
-        assert!(reply.try_recv().is_err(), "another message's receipt");
-        waiting.delivered(Handle(1), name("bob"), PathView::None);
-        assert_eq!(
-            reply.try_recv().unwrap(),
-            Ok(Receipt { to: name("bob"), path: PathView::None })
-        );
-        assert_eq!(queue.available_permits(), 1);
-    }
-
-    #[test]
     fn a_message_to_everybody_ends_with_its_last_outcome() {
         let (_queue, permit) = room();
         let (done, mut reply) = oneshot::channel();
@@ -822,7 +828,7 @@ mod tests {
         let spread = Spread::default();
         waiting.add(Handle(1), Waiting::All { done, members: None, spread, _room: permit });
         waiting.spread(Handle(1), 2);
-        waiting.delivered(Handle(1), name("bob"), PathView::None);
+        waiting.delivered(Handle(1), name("bob"));
         assert!(reply.try_recv().is_err());
         waiting.failed(Handle(1), Some(name("eve")), problem());
         let expected =

@@ -1,10 +1,10 @@
 //! What an application holds: a [`Peer`], and a [`Sending`] for each message on its way.
 
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,14 +16,13 @@ use p2sp_proto::node::{
     Command, Event, Handle, Incoming, Measuring, Netcheck, PathView, Recipient, Registration,
     Scope, Whoami, Why,
 };
-use tokio::sync::{
-    Mutex, OwnedSemaphorePermit, Semaphore, TryAcquireError, broadcast, mpsc, oneshot, watch,
-};
+use tokio::sync::{Mutex, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Rendezvous;
 use crate::builder::Builder;
+use crate::desk::Desk;
 use crate::driver::{Order, Status};
 use crate::socket::Service;
 use crate::stream::Stream;
@@ -31,7 +30,6 @@ use crate::stream::Stream;
 /// A running peer. It says good bye by itself when dropped; [`Peer::close`] waits for that.
 pub struct Peer {
     link: Link,
-    incoming: Mutex<mpsc::Receiver<Incoming>>,
     streams: Mutex<mpsc::Receiver<Stream>>,
     datagrams: Mutex<mpsc::Receiver<Datagram>>,
     driver: JoinHandle<()>,
@@ -47,7 +45,7 @@ impl Peer {
 
     pub(crate) fn new(
         link: Link,
-        (incoming, streams, datagrams): Inlets,
+        (streams, datagrams): Inlets,
         driver: JoinHandle<()>,
         service: Option<Service>,
     ) -> Self {
@@ -55,9 +53,8 @@ impl Peer {
         if let Some(service) = service {
             tasks.spawn(service.run(link.clone()));
         }
-        let (incoming, streams, datagrams) =
-            (Mutex::new(incoming), Mutex::new(streams), Mutex::new(datagrams));
-        Self { link, incoming, streams, datagrams, driver, _service: tasks }
+        let (streams, datagrams) = (Mutex::new(streams), Mutex::new(datagrams));
+        Self { link, streams, datagrams, driver, _service: tasks }
     }
 
     /// Waits until the server knows this peer; answers at once when it does.
@@ -90,7 +87,8 @@ impl Peer {
         to: impl IntoRecipient,
         payload: impl Into<Bytes>,
     ) -> Result<Sending, SendError> {
-        self.link.submit(to.into_recipient()?, payload.into()).await
+        let (to, payload) = (to.into_recipient()?, payload.into());
+        self.link.submit(to, payload).await
     }
 
     /// As [`Self::submit`], but refuses where that would wait.
@@ -116,7 +114,7 @@ impl Peer {
     /// The next message; `None` when the peer is closed. Safe to cancel: no message is lost.
     /// Taking a message into the queue behind this is what its receipt certifies.
     pub async fn recv(&self) -> Option<Incoming> {
-        self.incoming.lock().await.recv().await
+        self.link.desk.recv().await
     }
 
     /// Opens a byte stream to a peer; answers when it is found, not when it has agreed. What is
@@ -218,8 +216,7 @@ impl Peer {
         // A closed queue of orders is a driver that ended already.
         drop(self.link.order(Order::Close).await);
         drop((&mut self.driver).await);
-        let incoming = self.incoming.get_mut();
-        std::iter::from_fn(|| incoming.try_recv().ok()).collect()
+        self.link.desk.take_incoming()
     }
 
     pub(crate) fn link(&self) -> &Link {
@@ -227,9 +224,8 @@ impl Peer {
     }
 }
 
-/// Where messages, streams and datagrams of others come from.
-pub(crate) type Inlets =
-    (mpsc::Receiver<Incoming>, mpsc::Receiver<Stream>, mpsc::Receiver<Datagram>);
+/// Where streams and datagrams of others come from.
+pub(crate) type Inlets = (mpsc::Receiver<Stream>, mpsc::Receiver<Datagram>);
 
 /// Where a message goes, as applications have it: a name or address as text, or typed.
 pub trait IntoRecipient {
@@ -344,11 +340,9 @@ pub enum SendError {
 
 /// A message on its way: a future of its receipt. Dropping it stops the waiting, not the message.
 #[must_use = "the receipt comes when this is awaited; the message goes its way regardless"]
-#[derive(Debug)]
 pub struct Sending {
     handle: Handle,
-    reply: oneshot::Receiver<Result<Receipt, SendError>>,
-    orders: mpsc::Sender<Order>,
+    desk: Arc<Desk>,
 }
 
 impl Sending {
@@ -358,17 +352,28 @@ impl Sending {
     }
 
     /// Gives the message up. It may still arrive if it was already on its way.
-    pub async fn cancel(self) {
-        // A closed queue of orders is a peer that ended: nothing is sent any more.
-        drop(self.orders.send(Order::Command(Command::Cancel { handle: self.handle })).await);
+    pub fn cancel(self) {
+        self.desk.cancel(self.handle);
     }
 }
 
 impl Future for Sending {
     type Output = Result<Receipt, SendError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.reply).poll(cx).map(|reply| reply.unwrap_or(Err(SendError::Closed)))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.desk.poll_fate(self.handle, cx)
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.desk.forget(self.handle);
+    }
+}
+
+impl fmt::Debug for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending").field("handle", &self.handle).finish_non_exhaustive()
     }
 }
 
@@ -399,15 +404,13 @@ impl Future for SendingAll {
 pub const QUEUE_MESSAGES_MAX: usize = 1024;
 /// Bytes that may wait for their receipts: four of the longest messages.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Messages taken for the application and not yet asked for.
-pub const RECEIVE_QUEUE_MAX: usize = 256;
 /// Streams of others that were not accepted yet.
 pub const STREAM_QUEUE_MAX: usize = 64;
 /// Datagrams that were not received yet.
 pub const DATAGRAM_QUEUE_MAX: usize = 256;
 /// Events a reader may be behind.
 pub const EVENTS_MAX: usize = 1024;
-/// Orders waiting for the driver: enough to fill a few trains of datagrams.
+/// Orders waiting for the driver, besides messages.
 pub(crate) const ORDERS_MAX: usize = 256;
 
 /// Longest message, bytes.
@@ -424,8 +427,7 @@ pub(crate) struct Link {
     events: broadcast::Sender<Event>,
     taps: broadcast::Sender<Incoming>,
     status: watch::Receiver<Status>,
-    room: Arc<Semaphore>,
-    next: Arc<AtomicU64>,
+    desk: Arc<Desk>,
     server: Arc<str>,
     buffers: Option<SocketBuffers>,
 }
@@ -439,9 +441,13 @@ impl Link {
         server: String,
         buffers: Option<SocketBuffers>,
     ) -> Self {
-        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / UNIT_BYTES));
-        let (next, server) = (Arc::default(), server.into());
-        Self { orders, events, taps, status, room, next, server, buffers }
+        let desk = Arc::new(Desk::new(QUEUE_BYTES_MAX / UNIT_BYTES));
+        Self { orders, events, taps, status, desk, server: server.into(), buffers }
+    }
+
+    /// Where messages are handed over.
+    pub(crate) fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk)
     }
 
     /// The kernel's buffers of a socket, where the system tells of them.
@@ -475,30 +481,20 @@ impl Link {
 
     pub(crate) async fn submit(&self, to: Recipient, payload: Bytes) -> Result<Sending, SendError> {
         let units = units(&payload)?;
-        let room = Arc::clone(&self.room).acquire_many_owned(units).await;
-        let place = self.orders.reserve().await.map_err(|_| SendError::Closed)?;
-        let (order, sending) = self.sending(to, payload, room.map_err(|_| SendError::Closed)?);
-        place.send(order);
-        Ok(sending)
+        // Rarely waits: the message itself stays out of the future that does.
+        self.desk.wait_for_room(units).await?;
+        let handle = self.desk.place(to, payload, units)?;
+        Ok(Sending { handle, desk: self.desk() })
     }
 
     pub(crate) fn try_submit(&self, to: Recipient, payload: Bytes) -> Result<Sending, SendError> {
-        let room = Arc::clone(&self.room).try_acquire_many_owned(units(&payload)?);
-        let room = room.map_err(|error| match error {
-            TryAcquireError::NoPermits => SendError::Full,
-            TryAcquireError::Closed => SendError::Closed,
-        })?;
-        let place = self.orders.try_reserve().map_err(|error| match error {
-            mpsc::error::TrySendError::Full(()) => SendError::Full,
-            mpsc::error::TrySendError::Closed(()) => SendError::Closed,
-        })?;
-        let (order, sending) = self.sending(to, payload, room);
-        place.send(order);
-        Ok(sending)
+        let units = units(&payload)?;
+        let handle = self.desk.try_submit(to, payload, units)?;
+        Ok(Sending { handle, desk: self.desk() })
     }
 
     pub(crate) async fn submit_all(&self, payload: Bytes) -> Result<SendingAll, SendError> {
-        let room = Arc::clone(&self.room).acquire_many_owned(units(&payload)?).await;
+        let room = Arc::clone(self.desk.room()).acquire_many_owned(units(&payload)?).await;
         let room = room.map_err(|_| SendError::Closed)?;
         let (done, reply) = oneshot::channel();
         let handle = self.handle();
@@ -551,20 +547,8 @@ impl Link {
         self.orders.closed().await;
     }
 
-    fn sending(
-        &self,
-        to: Recipient,
-        payload: Bytes,
-        room: OwnedSemaphorePermit,
-    ) -> (Order, Sending) {
-        let (done, reply) = oneshot::channel();
-        let handle = self.handle();
-        let sending = Sending { handle, reply, orders: self.orders.clone() };
-        (Order::Send { handle, to, payload, room, done }, sending)
-    }
-
     fn handle(&self) -> Handle {
-        Handle(self.next.fetch_add(1, Ordering::Relaxed))
+        self.desk.handle()
     }
 }
 
@@ -596,6 +580,7 @@ fn units(payload: &Bytes) -> Result<u32, SendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desk::Clerk;
 
     fn link() -> (Link, mpsc::Receiver<Order>) {
         let (orders, taken) = mpsc::channel(2 * QUEUE_MESSAGES_MAX);
@@ -629,13 +614,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_until_receipts_come() {
-        let (link, mut taken) = link();
-        for _ in 0..QUEUE_MESSAGES_MAX {
+        let (link, _taken) = link();
+        let mut clerk = Clerk::new(link.desk());
+        let first = link.try_submit(bob(), Bytes::new()).unwrap();
+        for _ in 1..QUEUE_MESSAGES_MAX {
             drop(link.try_submit(bob(), Bytes::new()).unwrap());
         }
         assert_eq!(link.try_submit(bob(), Bytes::new()).unwrap_err(), SendError::Full);
-        // The driver drops an order with its room when the receipt came.
-        drop(taken.recv().await);
+        clerk.settle(first.handle(), || Err(SendError::Closed));
+        clerk.tell();
         assert!(link.try_submit(bob(), Bytes::new()).is_ok());
     }
 
@@ -654,8 +641,9 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_ended_is_closed() {
         let (link, taken) = link();
+        let clerk = Clerk::new(link.desk());
         let sending = link.submit(bob(), Bytes::new()).await.unwrap();
-        drop(taken);
+        drop((taken, clerk));
         assert_eq!(sending.await, Err(SendError::Closed));
         assert_eq!(link.submit(bob(), Bytes::new()).await.unwrap_err(), SendError::Closed);
         assert_eq!(link.list().await, Err(SendError::Closed));

@@ -75,6 +75,7 @@
 
 mod address;
 mod builder;
+mod desk;
 mod driver;
 mod handle;
 mod lan;
@@ -88,10 +89,11 @@ mod watcher;
 
 pub use address::{InvalidRendezvous, Rendezvous};
 pub use builder::{Builder, StartError};
+pub use desk::RECEIVE_QUEUE_MAX;
 pub use handle::{
     DATAGRAM_QUEUE_MAX, Datagram, EVENTS_MAX, IntoRecipient, NETCHECK_PATIENCE, Peer,
-    QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, RECEIVE_QUEUE_MAX, Receipt, STREAM_QUEUE_MAX, SendError,
-    Sending, SendingAll, Spread, Unregistered,
+    QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, Receipt, STREAM_QUEUE_MAX, SendError, Sending, SendingAll,
+    Spread, Unregistered,
 };
 pub use p2sp_proto::control::{LeaveReason, Member, Problem};
 pub use p2sp_proto::id::{InvalidName, PeerKey, PeerName};

@@ -6,7 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::Poll;
 
-use p2sp_proto::io::{Ecn, Route, SocketBuffers, Transmit};
+use p2sp_proto::io::{Ecn, Route, SocketBuffers, TRAIN_LEN_MAX, Train, Transmit};
 use p2sp_proto::node::{LocalSocket, SocketUse};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
@@ -17,13 +17,30 @@ use tracing::{debug, info, trace};
 /// The sockets of a peer and what waits to leave through them.
 pub(crate) struct Net {
     sockets: Vec<Socket>,
-    /// Datagrams the system had no room for yet, oldest first; at most [`OUTBOX_MAX`].
-    outbox: VecDeque<Transmit>,
+    /// What the system had no room for yet, oldest first.
+    outbox: Outbox,
     buffer: Vec<u8>,
     /// Several datagrams for one system call.
     train: Vec<u8>,
-    /// Payloads of datagrams that left, at most [`TRAIN`].
+    /// Payloads of datagrams that left, at most [`SPENT_MAX`].
     spent: Vec<Vec<u8>>,
+}
+
+/// At most [`OUTBOX_MAX`] datagrams or trains, and [`OUTBOX_BYTES_MAX`].
+#[derive(Default)]
+struct Outbox {
+    queue: VecDeque<Parcel>,
+    bytes: usize,
+}
+
+/// Datagrams that wait to leave.
+enum Parcel {
+    Single(Transmit),
+    /// From the byte `sent` on.
+    Train {
+        train: Train,
+        sent: usize,
+    },
 }
 
 struct Socket {
@@ -42,7 +59,7 @@ impl Net {
             None => open_wildcards()?,
         };
         let buffer = vec![0; RECEIVE_BATCH * RECEIVE_SLOT];
-        let (outbox, train, spent) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (outbox, train, spent) = (Outbox::default(), Vec::new(), Vec::new());
         let net = Self { sockets, outbox, buffer, train, spent };
         if let Some(shortage) = net.buffers().and_then(SocketBuffers::shortage) {
             info!("{shortage}");
@@ -108,7 +125,8 @@ impl Net {
         poll_fn(|cx| {
             let readable = |s: &Socket| s.io.poll_recv_ready(cx).is_ready();
             let any_readable = self.sockets.iter().map(readable).fold(false, |a, b| a | b);
-            let waiting = self.outbox.front().and_then(|first| self.socket(first.route.local));
+            let first = self.outbox.queue.front();
+            let waiting = first.and_then(|first| self.socket(first.route().local));
             let writable = waiting.is_some_and(|s| s.io.poll_send_ready(cx).is_ready());
             if any_readable || writable { Poll::Ready(()) } else { Poll::Pending }
         })
@@ -126,14 +144,16 @@ impl Net {
 
     /// Takes a datagram to be sent by the next [`Self::flush`], or with a train that is full.
     pub(crate) fn push(&mut self, transmit: Transmit) {
-        if self.outbox.len() < OUTBOX_MAX {
-            self.outbox.push_back(transmit);
-        } else {
-            trace!("outbox full, datagram dropped");
-        }
-        if self.outbox.len() == TRAIN {
+        self.outbox.push(Parcel::Single(transmit));
+        if self.outbox.queue.len() == SINGLES {
             self.flush();
         }
+    }
+
+    /// Sends a train, or takes it to be sent by the next [`Self::flush`].
+    pub(crate) fn push_train(&mut self, train: Train) {
+        self.outbox.push(Parcel::Train { train, sent: 0 });
+        self.flush();
     }
 
     /// Payloads of datagrams that left.
@@ -143,48 +163,114 @@ impl Net {
 
     /// Sends what waits until the system has no more room.
     pub(crate) fn flush(&mut self) {
-        while !self.outbox.is_empty() {
-            match self.send_train() {
+        while !self.outbox.queue.is_empty() {
+            match self.send_front() {
                 Ok(sent) => {
-                    let room = TRAIN.saturating_sub(self.spent.len());
-                    let left = self.outbox.drain(..sent).map(|transmit| transmit.payload);
-                    self.spent.extend(left.take(room));
+                    for _ in 0..sent {
+                        let payload = self.outbox.pop();
+                        self.spent.extend(payload.filter(|_| self.spent.len() < SPENT_MAX));
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Longer than the interface takes, as probes of the path MTU may be, or else
                 // refused: lost, as on the way.
                 Err(error) => {
                     debug!(%error, "datagram not sent");
-                    self.outbox.pop_front();
+                    self.outbox.pop();
                 }
             }
         }
     }
 
-    /// Sends the datagrams in front that can share a system call: same route, same size, the
-    /// last one possibly shorter. Returns how many.
-    fn send_train(&mut self) -> io::Result<usize> {
-        let Some(first) = self.outbox.front() else { return Ok(0) };
-        let (route, ecn) = (first.route, first.ecn);
+    /// Sends what is in front, in one system call if that can be. Returns how many parcels left.
+    fn send_front(&mut self) -> io::Result<usize> {
+        let Some(first) = self.outbox.queue.front_mut() else { return Ok(0) };
+        let route = first.route();
         let Some(socket) = self.sockets.iter().find(|s| s.bound == route.local) else {
             return Ok(1);
         };
-        let count = train_length(&self.outbox, socket.state.max_gso_segments());
-        if count == 1 {
-            socket.send_one(first)?;
-            return Ok(1);
+        let segments_max = socket.state.max_gso_segments();
+        match first {
+            Parcel::Train { train, sent } => {
+                socket.send_train(train, sent, segments_max)?;
+                Ok(1)
+            }
+            Parcel::Single(transmit) if transmit.ttl.is_some() => {
+                socket.send_one(transmit)?;
+                Ok(1)
+            }
+            Parcel::Single(transmit) => {
+                let ecn = transmit.ecn;
+                self.send_singles(route, ecn, segments_max)
+            }
         }
-        let size = first.payload.len();
+    }
+
+    /// Sends the datagrams in front that can share a system call: same route, mark and size, the
+    /// last one possibly shorter. Returns how many.
+    fn send_singles(&mut self, route: Route, ecn: Ecn, segments_max: usize) -> io::Result<usize> {
+        let count = train_length(&self.outbox.queue, segments_max);
         self.train.clear();
-        for transmit in self.outbox.iter().take(count) {
+        let (mut singles, mut size) = (self.outbox.queue.iter().map_while(Parcel::single), 0);
+        for transmit in singles.by_ref().take(count) {
+            size = size.max(transmit.payload.len());
             self.train.extend_from_slice(&transmit.payload);
         }
-        socket.send(route.remote, ecn, &self.train, Some(size))?;
+        let segment = (count > 1).then_some(size);
+        if let Some(socket) = self.socket(route.local) {
+            socket.send(route.remote, ecn, &self.train, segment)?;
+        }
         Ok(count)
     }
 
     fn socket(&self, bound: SocketAddr) -> Option<&Socket> {
         self.sockets.iter().find(|socket| socket.bound == bound)
+    }
+}
+
+impl Outbox {
+    fn push(&mut self, parcel: Parcel) {
+        let bytes = self.bytes + parcel.payload().len();
+        if self.queue.len() >= OUTBOX_MAX || bytes > OUTBOX_BYTES_MAX {
+            trace!("outbox full, datagrams dropped");
+            return;
+        }
+        self.bytes = bytes;
+        self.queue.push_back(parcel);
+    }
+
+    /// The buffer of what was in front.
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let parcel = self.queue.pop_front()?;
+        self.bytes -= parcel.payload().len();
+        match parcel {
+            Parcel::Single(Transmit { payload, .. }) => Some(payload),
+            Parcel::Train { train, .. } => Some(train.payload),
+        }
+    }
+}
+
+impl Parcel {
+    fn route(&self) -> Route {
+        match self {
+            Self::Single(transmit) => transmit.route,
+            Self::Train { train, .. } => train.route,
+        }
+    }
+
+    fn payload(&self) -> &[u8] {
+        match self {
+            Self::Single(transmit) => &transmit.payload,
+            Self::Train { train, .. } => &train.payload,
+        }
+    }
+
+    /// A datagram that may share a system call.
+    fn single(&self) -> Option<&Transmit> {
+        match self {
+            Self::Single(transmit) if transmit.ttl.is_none() => Some(transmit),
+            Self::Single(_) | Self::Train { .. } => None,
+        }
     }
 }
 
@@ -257,6 +343,20 @@ impl Socket {
         sent
     }
 
+    /// Sends what is left of a train, as much at once as the system takes; `sent` tells how far it
+    /// got.
+    fn send_train(&self, train: &Train, sent: &mut usize, segments_max: usize) -> io::Result<()> {
+        let at_once = train.segment.max(1) * segments_max;
+        while *sent < train.payload.len() {
+            let rest = &train.payload[*sent..];
+            let part = &rest[..rest.len().min(at_once)];
+            let segment = (part.len() > train.segment).then_some(train.segment);
+            self.send(train.route.remote, train.ecn, part, segment)?;
+            *sent += part.len();
+        }
+        Ok(())
+    }
+
     /// Sets the time to live (hop limit) of what leaves; returns the one before.
     fn set_ttl(&self, ttl: u32) -> io::Result<u32> {
         let socket = SockRef::from(&self.io);
@@ -291,17 +391,19 @@ impl Socket {
     }
 }
 
-/// Datagrams sent before more are made: a full train, or nearly two.
-const TRAIN: usize = 64;
+/// Single datagrams sent before more are made.
+const SINGLES: usize = 64;
+/// Payloads that may serve again: as many as the machine takes back.
+const SPENT_MAX: usize = 4;
 /// Datagrams read at once from one socket.
 const RECEIVE_BATCH: usize = 8;
 /// The kernel merges trains up to this size.
 const RECEIVE_SLOT: usize = 1 << 16;
-/// Datagrams waiting for the system; about a full socket buffer more. What comes on top is
-/// dropped as a router would.
+/// Datagrams and trains waiting for the system; about a full socket buffer more. What comes on
+/// top is dropped as a router would.
 const OUTBOX_MAX: usize = 4096;
-/// Bytes of one train: what fits the length field of a UDP datagram, headers set aside.
-const TRAIN_BYTES_MAX: usize = 65_000;
+/// Bytes of them.
+const OUTBOX_BYTES_MAX: usize = 8 << 20;
 /// Room in the kernel for bursts while this process does something else.
 const SOCKET_BUFFER: usize = 2 << 20;
 
@@ -353,17 +455,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn train_length(outbox: &VecDeque<Transmit>, segments_max: usize) -> usize {
-    let Some(first) = outbox.front() else { return 0 };
-    if first.ttl.is_some() {
-        return 1;
-    }
+fn train_length(outbox: &VecDeque<Parcel>, segments_max: usize) -> usize {
+    let mut singles = outbox.iter().map_while(Parcel::single);
+    let Some(first) = singles.next() else { return 0 };
     let size = first.payload.len();
-    let fitting = segments_max.min(TRAIN_BYTES_MAX / size.max(1)).max(1);
+    let fitting = segments_max.min(TRAIN_LEN_MAX / size.max(1)).max(1);
     let mut count = 1;
-    for next in outbox.iter().skip(1).take(fitting - 1) {
+    for next in singles.take(fitting - 1) {
         if (next.route, next.ecn) != (first.route, first.ecn)
-            || next.ttl.is_some()
             || next.payload.is_empty()
             || next.payload.len() > size
         {

@@ -57,3 +57,26 @@ impl Transmit {
         Self { route, payload, ttl: None, ecn: Ecn::NotEct }
     }
 }
+
+/// Datagrams of one length and one way, to be sent in one go where the system knows how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Train {
+    /// Where to and from where.
+    pub route: Route,
+    /// The UDP payloads, end to end: at most [`TRAIN_LEN_MAX`] bytes.
+    pub payload: Vec<u8>,
+    /// Bytes of each but the last one, which may be shorter.
+    pub segment: usize,
+    /// The congestion mark of each.
+    pub ecn: Ecn,
+}
+
+/// Bytes of a train: what the length field of one UDP datagram holds, headers set aside.
+pub const TRAIN_LEN_MAX: usize = 65_000;
+
+impl Train {
+    /// Its datagrams.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.payload.chunks(self.segment.max(1))
+    }
+}

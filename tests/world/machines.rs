@@ -388,6 +388,11 @@ impl PeerHost {
         while let Some(output) = self.node.poll_output() {
             match output {
                 node::Output::Transmit(transmit) => self.transmit(transmit),
+                node::Output::Train(train) => {
+                    for datagram in train.datagrams() {
+                        self.transmit(Transmit::new(train.route, datagram.to_vec()));
+                    }
+                }
                 node::Output::Event(event) => self.seen.push((now, translate(event))),
                 node::Output::Effect(effect) => self.carry_out(effect, now),
             }

@@ -20,7 +20,8 @@ fn trains_have_one_route_and_one_size() {
         (vec![(a, 100), (a, 0), (a, 100)], 64, 1),
         (vec![(a, 1200); 64], 64, 54),
     ] {
-        let outbox: VecDeque<_> = train.iter().map(|(to, len)| transmit(to, *len)).collect();
+        let single = |(to, len): &(&str, usize)| Parcel::Single(transmit(to, *len));
+        let outbox: VecDeque<_> = train.iter().map(single).collect();
         assert_eq!(train_length(&outbox, segments), expected, "{train:?}");
     }
 }
@@ -68,6 +69,33 @@ async fn marks_cross_and_share_no_train_with_what_has_none() {
 }
 
 #[tokio::test]
+async fn a_train_arrives_in_its_pieces() {
+    let open = || Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+    let (mut a, mut b) = (open(), open());
+    let route = Route::udp(a.sockets[0].bound, b.sockets[0].bound);
+    a.push(Transmit::new(route, vec![9]));
+    a.ready().await;
+    let payload: Vec<u8> = (0..=250).collect();
+    a.push_train(Train { route, payload: payload.clone(), segment: 100, ecn: Ecn::Ect0 });
+    let mut sent = 0;
+    let train = Train { route, payload: payload.clone(), segment: 20, ecn: Ecn::NotEct };
+    // As a system without segmentation takes it.
+    a.sockets[0].send_train(&train, &mut sent, 1).unwrap();
+    assert_eq!(sent, payload.len());
+    let mut seen = Vec::new();
+    while seen.len() < 17 {
+        b.ready().await;
+        b.receive(|_, ecn, datagram| seen.push((ecn, datagram.to_vec())));
+    }
+    let joined = |part: &[(Ecn, Vec<u8>)]| -> Vec<u8> {
+        part.iter().flat_map(|(_, datagram)| datagram.clone()).collect()
+    };
+    let lengths = seen[1..4].iter().map(|(ecn, datagram)| (*ecn, datagram.len()));
+    assert!(lengths.eq([(Ecn::Ect0, 100), (Ecn::Ect0, 100), (Ecn::Ect0, 51)]));
+    assert_eq!((joined(&seen[1..4]), joined(&seen[4..])), (payload.clone(), payload));
+}
+
+#[tokio::test]
 async fn more_than_a_batch_is_read_to_its_end() {
     let open = || Net::open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
     let (mut a, mut b) = (open(), open());
@@ -97,10 +125,10 @@ async fn few_payloads_are_kept_to_serve_again() {
     let datagram = || Transmit::new(Route::udp(bound, bound), vec![0]);
     net.push(datagram());
     net.ready().await;
-    (0..3 * TRAIN).for_each(|_| net.push(datagram()));
+    (0..3 * SINGLES).for_each(|_| net.push(datagram()));
     net.flush();
-    assert_eq!(net.outbox.len(), 0);
-    assert_eq!(net.spent().count(), TRAIN);
+    assert_eq!((net.outbox.queue.len(), net.outbox.bytes), (0, 0));
+    assert_eq!(net.spent().count(), SPENT_MAX);
     assert_eq!(net.spent().count(), 0);
 }
 

@@ -127,16 +127,15 @@ impl Conversation {
         rng: &mut impl RngCore,
         now: Instant,
     ) -> Option<(PathId, Vec<u8>)> {
-        let mut packet = Vec::with_capacity(DATAGRAM_LEN_MAX);
-        let path = self.poll_datagram_into(&mut packet, rng, now)?;
-        Some((path, packet))
+        let mut datagram = Vec::with_capacity(DATAGRAM_LEN_MAX);
+        let path = self.poll_datagram_into(&mut datagram, rng, now)?;
+        Some((path, datagram))
     }
 
-    /// As [`Self::poll_datagram`], into a buffer that served before: it keeps its room, not its
-    /// bytes.
+    /// As [`Self::poll_datagram`]; the datagram goes to the end of `out`.
     pub fn poll_datagram_into(
         &mut self,
-        packet: &mut Vec<u8>,
+        out: &mut Vec<u8>,
         rng: &mut impl RngCore,
         now: Instant,
     ) -> Option<PathId> {
@@ -147,16 +146,20 @@ impl Conversation {
         if let Some(offer) = current.session.poll_rekey(rng, now) {
             self.transport.control(ControlFrame::Rekey(offer), None, now);
         }
-        packet.clear();
-        packet.resize(current.session.header_len(), 0);
-        let number = self.transport.poll_packet(packet, now)?;
-        if current.session.seal(number, packet, now).is_err() {
+        let start = out.len();
+        out.resize(start + current.session.header_len(), 0);
+        let Some(number) = self.transport.poll_packet(out, now) else {
+            out.truncate(start);
+            return None;
+        };
+        if current.session.seal(number, out, start, now).is_err() {
             // The numbers of a path are used up: nothing more can be said under these keys.
             self.current = None;
+            out.truncate(start);
             return None;
         }
         if let Standing::Awaited { budget } = &mut current.standing {
-            *budget = budget.saturating_sub(packet.len());
+            *budget = budget.saturating_sub(out.len() - start);
         }
         Some(number.path())
     }
@@ -214,9 +217,14 @@ impl Conversation {
         current.into_iter().chain(self.tentative.as_ref().map(|(session, _)| session.local()))
     }
 
-    /// Lets go of what an idle session can make again: its expanded keys, some 500 bytes each.
+    /// Lets go of what an idle session can make again: its expanded keys, some 500 bytes each, and
+    /// room that its last packets took.
     pub fn rest(&mut self) {
-        if let Some(current) = self.current.as_mut().filter(|_| self.transport.is_idle()) {
+        if !self.transport.is_idle() {
+            return;
+        }
+        self.transport.rest();
+        if let Some(current) = &mut self.current {
             current.session.release_expanded();
         }
     }

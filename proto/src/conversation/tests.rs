@@ -1,6 +1,8 @@
 //! Two ends over a lossy line: keys change in mid-traffic, sessions replace each other, and
 //! every message arrives once.
 
+mod steady;
+
 use crate::time::origin as start_of_time;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

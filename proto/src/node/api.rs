@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::control::{Exposure, LeaveReason, Member, Page, Problem};
 use crate::id::{Boot, Channel, Epoch, LanSecret, NetworkId, PeerKey, PeerName, Sequence};
-use crate::io::{Ecn, Route, Transmit};
+use crate::io::{Ecn, Route, Train, Transmit};
 use crate::session::StaticKey;
 use crate::transport::StreamEvent;
 use crate::traversal::nat::Profile;
@@ -263,6 +263,8 @@ pub enum Command {
 pub enum Output {
     /// Send a datagram.
     Transmit(Transmit),
+    /// Send several datagrams.
+    Train(Train),
     /// Tell the application.
     Event(Event),
     /// Do something that takes the outside world.

@@ -6,23 +6,29 @@ use bytes::Bytes;
 
 use super::api::{Audience, Command, Event, Handle, NameKeeping, Recipient};
 use super::directory::Coverage;
-use super::outbox::{self, Content, Entry, Stage};
+use super::outbox::{self, Content, Place, Ticket};
 use super::peer_link::PeerLink;
 use super::server_link::{Asked, Wanted};
-use super::{Node, Phase, Purpose, SETTLE_MAX, WAITING_MAX};
+use super::{Affected, Node, Phase, Purpose, SETTLE_MAX, WAITING_MAX, refused_send};
 use crate::control::{Operation, Problem, code};
-use crate::id::PeerName;
+use crate::id::{PeerKey, PeerName};
 
 impl Node {
     pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
         if self.phase != Phase::Running {
             return;
         }
+        if !matches!(command, Command::Send { .. }) {
+            self.familiar = None;
+        }
         match command {
             Command::Register { name } => self.register(name.as_str().to_owned(), now),
             Command::Send { handle, to, payload } => self.send(handle, to, payload, now),
             Command::SendAll { handle, payload } => self.send_all(handle, payload, now),
-            Command::OpenStream { handle, to } => self.want(handle, to, Content::Stream, now),
+            Command::OpenStream { handle, to } => {
+                let ticket = Ticket::new(handle, to, self.delivery_timeout, now);
+                self.want(ticket, Content::Stream, now);
+            }
             Command::List { handle } => self.list(handle, now),
             Command::Cancel { handle } => self.cancel(handle, now),
             Command::TrustPeer { name } => self.trust_peer(&name, now),
@@ -44,13 +50,41 @@ impl Node {
     }
 
     pub(super) fn send(&mut self, handle: Handle, to: Recipient, payload: Bytes, now: Instant) {
-        let content = Content::Message { audience: Audience::Private, payload };
-        self.want(handle, to, content, now);
+        let ticket = Ticket::new(handle, to, self.delivery_timeout, now);
+        let Some((key, link)) = self.familiar_link(&ticket.to, payload.len()) else {
+            return self.want(
+                ticket,
+                Content::Message { audience: Audience::Private, payload },
+                now,
+            );
+        };
+        let channel = Audience::Private.channel();
+        match link.send(channel, payload, now) {
+            Ok(sequence) => {
+                self.outbox.note_sent(ticket, key, channel, sequence);
+                self.touched.insert(key);
+            }
+            Err(error) => self.fail(handle, None, refused_send(error)),
+        }
+    }
+
+    /// The recipient of the last message, when nothing has changed since and there is room for
+    /// another message: it need not be found again.
+    fn familiar_link(&mut self, to: &Recipient, len: usize) -> Option<(PeerKey, &mut PeerLink)> {
+        let (name, key) = self.familiar.as_ref()?;
+        let same = matches!(to, Recipient::Name(to) if to == name);
+        if !same || !self.outbox.has_room() || self.outbox.backlog(*key).next().is_some() {
+            return None;
+        }
+        let link = self.links.get_mut(key)?;
+        (link.has_session() && link.has_room(len)).then_some((*key, link))
     }
 
     /// Takes on what needs a recipient to be found.
-    fn want(&mut self, handle: Handle, to: Recipient, content: Content, now: Instant) {
-        match self.outbox.push((handle, to), content, self.delivery_timeout, now) {
+    fn want(&mut self, ticket: Ticket, content: Content, now: Instant) {
+        self.unflushed = Affected::Whole;
+        let handle = ticket.handle;
+        match self.outbox.push(ticket, content) {
             Ok(id) => self.resolve(id, now),
             Err(outbox::Full) => self.fail(handle, None, too_many()),
         }
@@ -81,7 +115,7 @@ impl Node {
             let to = Recipient::Name(name.clone());
             let content =
                 Content::Message { audience: Audience::Everybody, payload: payload.clone() };
-            match self.outbox.push((handle, to), content, self.delivery_timeout, now) {
+            match self.outbox.push(Ticket::new(handle, to, self.delivery_timeout, now), content) {
                 Ok(id) => self.resolve(id, now),
                 Err(outbox::Full) => self.fail(handle, Some(name), too_many()),
             }
@@ -105,34 +139,34 @@ impl Node {
     pub(super) fn cancel(&mut self, handle: Handle, now: Instant) {
         self.listings.retain(|listing| *listing != handle);
         self.waiting_for_list.retain(|(waiting, _)| *waiting != handle);
-        for id in self.outbox.of_handle(handle) {
-            self.withdraw(id, now);
+        for place in self.outbox.of_handle(handle) {
+            self.withdraw(place, now);
         }
     }
 
     /// Takes a message back; its place in the channel is closed by SKIP.
-    pub(super) fn withdraw(&mut self, id: u64, now: Instant) -> Option<Entry> {
-        let entry = self.outbox.remove(id)?;
-        if let Stage::Sent(key, channel, sequence) = entry.stage
+    fn withdraw(&mut self, place: Place, now: Instant) -> Option<Ticket> {
+        let ticket = self.outbox.remove(place)?;
+        if let Place::Sent(key, channel, sequence) = place
             && let Some(link) = self.links.get_mut(&key)
         {
             link.cancel(channel, sequence, now);
             self.touched.insert(key);
         }
-        Some(entry)
+        Some(ticket)
     }
 
     pub(super) fn fail(&mut self, handle: Handle, to: Option<PeerName>, problem: Problem) {
         self.core.event(Event::Failed { handle, to, problem });
     }
 
-    pub(super) fn fail_entry(&mut self, id: u64, problem: Problem, now: Instant) {
-        if let Some(entry) = self.withdraw(id, now) {
-            let to = match entry.to {
+    pub(super) fn fail_entry(&mut self, at: impl Into<Place>, problem: Problem, now: Instant) {
+        if let Some(ticket) = self.withdraw(at.into(), now) {
+            let to = match ticket.to {
                 Recipient::Name(name) => Some(name),
                 Recipient::Address(_) => None,
             };
-            self.fail(entry.handle, to, problem);
+            self.fail(ticket.handle, to, problem);
         }
     }
 
@@ -140,23 +174,24 @@ impl Node {
         if self.outbox.next_deadline().is_none_or(|at| at > now) {
             return;
         }
-        for id in self.outbox.expired(now) {
-            let who = match self.outbox.get(id).map(|entry| &entry.to) {
+        for place in self.outbox.expired(now) {
+            let who = match self.outbox.recipient(place) {
                 Some(Recipient::Name(name)) => name.to_string(),
                 Some(Recipient::Address(address)) => address.to_string(),
                 None => continue,
             };
             let text = format!("no receipt from {who} in time; it may be away, try again later");
-            self.fail_entry(id, Problem { code: code::TIMEOUT, text }, now);
+            self.fail_entry(place, Problem { code: code::TIMEOUT, text }, now);
         }
     }
 
     /// What was asked for before leaves before the good bye.
     pub(super) fn close(&mut self, now: Instant) {
-        while std::mem::take(&mut self.unflushed) {
+        while std::mem::take(&mut self.unflushed) != Affected::Nothing {
             self.flush(now);
         }
         self.phase = Phase::Settling { until: now + SETTLE_MAX };
+        self.unflushed = Affected::Whole;
     }
 
     /// Good bye is said when nobody waits for a receipt any more: it would wait in vain.

@@ -11,7 +11,7 @@ use super::api::{Effect, Event, Guessing, LocalSocket, MAPPED_MAX, Mapped, Outpu
 use super::purse::Purse;
 use crate::control::{CandidateKindText, CandidateText, Exposure};
 use crate::id::{Boot, NetworkId, PeerKey, ReceiverId};
-use crate::io::{Route, Transmit};
+use crate::io::{Route, Train, Transmit};
 use crate::session::{EarlyOffer, EarlyVerdict, StaticKey, Suites};
 use crate::time::UnixClock;
 use crate::traversal::nat::Profile;
@@ -21,8 +21,8 @@ use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind};
 /// Peers whose early data is remembered; beyond them it costs a round trip.
 const EARLY_COUNTERS_MAX: usize = 4096;
 
-/// Buffers of datagrams that left, kept for those to come: as many as the shell sends in one go.
-const BUFFERS_MAX: usize = 64;
+/// Buffers of datagrams that left, kept for those to come: one is filled while another one leaves.
+const BUFFERS_MAX: usize = 4;
 
 /// Shared by the link to the server and the links to peers; they get it by reference.
 pub(super) struct Core {
@@ -254,16 +254,21 @@ impl Core {
         fitting.next().map(|socket| Route::udp(socket.bound, remote))
     }
 
-    /// A buffer for a datagram.
+    /// An empty buffer for datagrams.
     pub(super) fn buffer(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(DATAGRAM_LEN_MAX))
     }
 
     /// A buffer that is not needed any more.
-    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < BUFFERS_MAX {
+    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.buffers.len() < BUFFERS_MAX && buffer.capacity() >= DATAGRAM_LEN_MAX {
+            buffer.clear();
             self.buffers.push(buffer);
         }
+    }
+
+    pub(super) fn send_train(&mut self, train: Train) {
+        self.outputs.push_back(Output::Train(train));
     }
 
     pub(super) fn transmit(&mut self, route: Route, payload: Vec<u8>) {

@@ -18,6 +18,9 @@ impl Node {
         notices: Vec<server_link::Notice>,
         now: Instant,
     ) {
+        if !notices.is_empty() {
+            self.familiar = None;
+        }
         for notice in notices {
             match notice {
                 server_link::Notice::Up(first_contact) => self.server_up(first_contact),

@@ -22,7 +22,7 @@ use rand::RngCore;
 impl Node {
     /// Finds out who the recipient of a message is, by memory or by asking.
     pub(super) fn resolve(&mut self, id: u64, now: Instant) {
-        let Some(recipient) = self.outbox.get(id).map(|entry| entry.to.clone()) else { return };
+        let Some(recipient) = self.outbox.recipient(id.into()).cloned() else { return };
         if self.is_own(&recipient) {
             let text = "that is this peer itself; a message needs somebody else".to_owned();
             return self.fail_entry(id, Problem { code: code::BAD_REQUEST, text }, now);
@@ -136,9 +136,9 @@ impl Node {
         };
         let keys: Vec<PeerKey> = self.links.values().filter(absent).map(|link| link.key).collect();
         for key in keys {
-            for id in self.outbox.waiting_for(key) {
-                if let Some(recipient) = self.outbox.get(id).map(|entry| entry.to.clone()) {
-                    self.fail_entry(id, not_found(&recipient), now);
+            for place in self.outbox.waiting_for(key) {
+                if let Some(problem) = self.outbox.recipient(place).map(not_found) {
+                    self.fail_entry(place, problem, now);
                 }
             }
         }
@@ -211,6 +211,7 @@ impl Node {
     }
 
     fn forget(&mut self, key: PeerKey, now: Instant) {
+        self.familiar = None;
         if let Some(mut link) = self.links.remove(&key) {
             link.drop_session(&mut self.core, now);
             self.channels.retain(|_, of| *of != key);
@@ -236,6 +237,8 @@ impl Node {
         let Content::Message { audience, payload } = &entry.content else { return };
         match link.send(audience.channel(), payload.clone(), now) {
             Ok(sequence) => {
+                let to_name = entry.ticket.to == Recipient::Name(link.name.clone());
+                self.familiar = to_name.then(|| (link.name.clone(), key));
                 let channel = audience.channel();
                 self.outbox.mark_sent(id, key, channel, sequence);
                 link.connect(&mut self.core, now);

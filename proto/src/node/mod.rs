@@ -80,6 +80,8 @@ const STRAYS_MAX: usize = 16;
 const STRAY_TTL: Duration = Duration::from_secs(2);
 /// How long a good bye waits for receipts to arrive: a few probe timeouts of a bad line.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// Messages of one peer that are handed over before another one's.
+const READS_IN_ROW: u32 = 16;
 /// Commands that wait for the list of members.
 const WAITING_MAX: usize = 64;
 
@@ -93,6 +95,9 @@ pub struct Node {
     observed: Option<SocketAddr>,
     directory: Directory,
     outbox: Outbox,
+    /// Whom the last message went to, by name, unless the server, the LAN or the person said
+    /// anything since.
+    familiar: Option<(PeerName, PeerKey)>,
     streams: StreamTable,
     links: BTreeMap<PeerKey, PeerLink>,
     channels: BTreeMap<RelayChannel, PeerKey>,
@@ -116,10 +121,12 @@ pub struct Node {
     timers: Timers<PeerKey>,
     /// Links that have something to flush.
     touched: BTreeSet<PeerKey>,
-    /// Something was handled since the last flush.
-    unflushed: bool,
-    /// Whose message is handed over next.
-    reader: Option<PeerKey>,
+    /// What was handled since the last flush.
+    unflushed: Affected,
+    /// The earliest deadline of all but links and messages, as of the last whole flush.
+    rest_deadline: Deadline,
+    /// Whose message was handed over last, and how many of them in a row.
+    reader: Option<(PeerKey, u32)>,
     delivery_timeout: Option<Duration>,
     name_keeping: NameKeeping,
     phase: Phase,
@@ -140,6 +147,34 @@ enum Phase {
         next: Instant,
     },
     Closed,
+}
+
+/// How much of a node has to be looked at: under load messages come and go, and nothing else does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Affected {
+    #[default]
+    Nothing,
+    /// The links that were touched.
+    Links,
+    Whole,
+}
+
+impl Affected {
+    fn of(input: &Input<'_>) -> Self {
+        let of_links = match input {
+            Input::Command(command) => matches!(command, Command::Send { .. }),
+            Input::Datagram { data, .. } => {
+                matches!(Family::of(data), Family::Data | Family::Relay)
+            }
+            Input::Announced { .. }
+            | Input::Sockets(_)
+            | Input::NetworkChanged
+            | Input::Mapped(_)
+            | Input::Resolved(_)
+            | Input::Opened { .. } => false,
+        };
+        if of_links { Self::Links } else { Self::Whole }
+    }
 }
 
 /// What the server granted.
@@ -182,6 +217,7 @@ impl Node {
             observed: None,
             directory: Directory::new(config.known),
             outbox: Outbox::default(),
+            familiar: None,
             streams: StreamTable::default(),
             links: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -200,7 +236,8 @@ impl Node {
             renewal: Renewal::new(),
             timers: Timers::default(),
             touched: BTreeSet::new(),
-            unflushed: false,
+            unflushed: Affected::Nothing,
+            rest_deadline: None,
             reader: None,
             delivery_timeout: config.delivery_timeout,
             name_keeping: config.name_keeping,
@@ -220,6 +257,7 @@ impl Node {
     /// together may be handed over first.
     pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
         let now = self.advance(now);
+        self.unflushed = self.unflushed.max(Affected::of(&input));
         match input {
             Input::Datagram { route, ecn, data } => self.handle_datagram(route, ecn, data, now),
             Input::Announced { from, data } => self.handle_beacon(from, data, now),
@@ -230,7 +268,6 @@ impl Node {
             Input::Opened { usage, bound } => self.handle_opened(usage, &bound, now),
             Input::Command(command) => self.handle_command(command, now),
         }
-        self.unflushed = true;
     }
 
     /// What the wall clock shows now: it runs on while a machine sleeps, and people correct it.
@@ -258,15 +295,19 @@ impl Node {
             self.sweep_at = now + LINK_IDLE / 4;
             self.sweep_links(now);
         }
-        self.unflushed = true;
+        self.unflushed = Affected::Whole;
     }
 
     /// The next thing to do. Call until `None` after whatever changes the node, or after a batch
     /// of such calls: what they call forth then shares packets.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        while self.core.outputs.is_empty() && std::mem::take(&mut self.unflushed) {
-            self.flush(self.last_now);
+        while self.core.outputs.is_empty() {
+            match std::mem::take(&mut self.unflushed) {
+                Affected::Nothing => return None,
+                Affected::Links if self.phase == Phase::Running => self.flush_links(self.last_now),
+                Affected::Links | Affected::Whole => self.flush(self.last_now),
+            }
         }
         self.core.outputs.pop_front()
     }
@@ -279,9 +320,17 @@ impl Node {
     /// The earliest deadline and its name.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let mut next = earliest(self.server.poll_timeout(), self.timers.earliest());
+        debug_assert_eq!(self.rest_deadline, self.find_rest_deadline());
+        if self.phase == Phase::Closed {
+            return None;
+        }
+        let delivery = self.outbox.next_deadline().map(|at| (at, "delivery"));
+        earliest(earliest(self.rest_deadline, self.timers.earliest()), delivery)
+    }
+
+    fn find_rest_deadline(&self) -> Deadline {
+        let mut next = self.server.poll_timeout();
         next = earliest(next, self.ask_again.map(|at| (at, "ask again")));
-        next = earliest(next, self.outbox.next_deadline().map(|at| (at, "delivery")));
         next = earliest(next, self.spares.poll_timeout());
         next = earliest(next, self.lan.next_beacon().map(|at| (at, "beacon")));
         let other = self.server.other_family(&self.core);
@@ -295,8 +344,7 @@ impl Node {
         match self.phase {
             Phase::Settling { until } => earliest(next, Some((until, "settling"))),
             Phase::Closing { next: at, .. } => earliest(next, Some((at, "closing"))),
-            Phase::Running => next,
-            Phase::Closed => None,
+            Phase::Running | Phase::Closed => next,
         }
     }
 
@@ -308,7 +356,7 @@ impl Node {
         if self.phase != Phase::Running {
             return None;
         }
-        let key = self.next_readable()?;
+        let (key, in_row) = self.next_readable()?;
         let link = self.links.get_mut(&key)?;
         let message = link.poll_message(now)?;
         let incoming = Incoming {
@@ -321,9 +369,9 @@ impl Node {
             id: (link.remote_epoch(), message.channel, message.sequence),
             payload: message.payload,
         };
-        self.reader = Some(key);
+        self.reader = Some((key, in_row));
         self.touched.insert(key);
-        self.unflushed = true;
+        self.unflushed = self.unflushed.max(Affected::Links);
         Some(incoming)
     }
 
@@ -422,11 +470,13 @@ impl Node {
         self.last_now
     }
 
-    fn next_readable(&self) -> Option<PeerKey> {
-        let ready = |(key, link): (&PeerKey, &PeerLink)| link.has_message().then_some(*key);
-        let after = self.reader.and_then(|last| {
+    /// In turn over the peers, some messages each.
+    fn next_readable(&self) -> Option<(PeerKey, u32)> {
+        let ready = |(key, link): (&PeerKey, &PeerLink)| link.has_message().then_some((*key, 1));
+        let after = self.reader.and_then(|(last, in_row)| {
+            let again = in_row < READS_IN_ROW && self.links.get(&last)?.has_message();
             let rest = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
-            self.links.range(rest).find_map(ready)
+            again.then_some((last, in_row + 1)).or_else(|| self.links.range(rest).find_map(ready))
         });
         after.or_else(|| self.links.iter().find_map(ready))
     }
@@ -460,6 +510,7 @@ impl Node {
     }
 
     fn handle_from_server(&mut self, route: Route, data: &mut [u8], now: Instant) {
+        self.unflushed = Affected::Whole;
         let mut notices = Vec::new();
         self.server.handle_datagram(route, data, &mut notices, &mut self.core, now);
         self.handle_server_notices(notices, now);
@@ -682,6 +733,7 @@ impl Node {
         let name = self.announced_name();
         self.lan.advance(name, &mut self.core, now);
         self.server.flush(&mut self.core, now);
+        self.rest_deadline = self.find_rest_deadline();
     }
 
     /// Where mappings end at a certain age, paths move to a fresh socket before.
@@ -705,9 +757,11 @@ impl Node {
             let mut notices = Vec::new();
             self.meet_if_near(key, now);
             if let Some(link) = self.links.get_mut(&key) {
-                let present = self.directory.member(&link.name).is_some()
-                    || self.lan.neighbour(&key, now).is_some();
-                if link.wants_session() && present {
+                let is_present = || {
+                    self.directory.member(&link.name).is_some()
+                        || self.lan.neighbour(&key, now).is_some()
+                };
+                if link.wants_session() && is_present() {
                     link.connect(&mut self.core, now);
                 }
                 if link.flush(via, &mut notices, &mut self.core, now) == Flushed::Train {
@@ -719,19 +773,24 @@ impl Node {
                 self.handle_link_notice(key, notice, now);
             }
         }
-        self.unflushed |= !unfinished.is_empty();
+        if !unfinished.is_empty() {
+            self.unflushed = self.unflushed.max(Affected::Links);
+        }
         self.touched = unfinished;
     }
 
     fn handle_link_notice(&mut self, key: PeerKey, notice: peer_link::Notice, now: Instant) {
+        if !notice.is_ordinary() {
+            self.unflushed = Affected::Whole;
+        }
         match notice {
+            peer_link::Notice::Unusual => {}
             peer_link::Notice::Delivered { channel, below, path } => {
-                for entry in self.outbox.take_delivered(key, channel, below) {
-                    let Some(to) = self.links.get(&key).map(|link| link.name.clone()) else {
-                        continue;
-                    };
-                    self.core.event(Event::Delivered { handle: entry.handle, to, path });
-                }
+                let Some(link) = self.links.get(&key) else { return };
+                self.outbox.settle(key, channel, below, |ticket| {
+                    let (handle, to) = (ticket.handle, link.name.clone());
+                    self.core.event(Event::Delivered { handle, to, path });
+                });
             }
             peer_link::Notice::Readable => self.core.event(Event::Readable),
             peer_link::Notice::Writable => self.send_backlog(key, now),

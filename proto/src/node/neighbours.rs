@@ -24,6 +24,7 @@ impl Node {
 
     pub(super) fn handle_beacon(&mut self, from: SocketAddr, data: &[u8], now: Instant) {
         let Some(heard) = self.lan.hear(from, data, &mut self.core, now) else { return };
+        self.familiar = None;
         let (Heard::New(key) | Heard::Again(key)) = heard;
         let Some(neighbour) = self.lan.neighbour(&key, now) else { return };
         let member = neighbour.to_member(key);

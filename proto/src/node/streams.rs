@@ -6,9 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::api::{Event, Handle, Recipient, StreamHandle};
-use super::outbox::Entry;
 use super::peer_link::PeerLink;
-use super::{Node, Phase};
+use super::{Affected, Node, Phase};
 use crate::control::{Problem, code};
 use crate::id::{PeerKey, PeerName};
 use crate::transport::{Read, StreamError, StreamEvent, StreamKey, Transport};
@@ -106,7 +105,7 @@ impl Node {
         queued.map_err(|error| Problem { code: code::TOO_LARGE, text: error.to_string() })?;
         link.connect(&mut self.core, now);
         self.touched.insert(key);
-        self.unflushed = true;
+        self.unflushed = self.unflushed.max(Affected::Links);
         Ok(())
     }
 
@@ -136,8 +135,8 @@ impl Node {
             Ok(key) => {
                 link.connect(&mut self.core, now);
                 self.touched.insert(peer);
-                let Some(Entry { handle, .. }) = self.outbox.remove(id) else { return };
-                self.add_stream(peer, key, name, Some(handle));
+                let Some(ticket) = self.outbox.remove(id.into()) else { return };
+                self.add_stream(peer, key, name, Some(ticket.handle));
             }
             Err(error) => {
                 let problem = Problem { code: code::TOO_MANY, text: error.to_string() };
@@ -211,7 +210,7 @@ impl Node {
         let link = self.links.get_mut(&peer).ok_or(StreamError::Closed)?;
         let answer = act(link, key, now);
         self.touched.insert(peer);
-        self.unflushed = true;
+        self.unflushed = self.unflushed.max(Affected::Links);
         Ok(answer)
     }
 }

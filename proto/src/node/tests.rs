@@ -221,6 +221,10 @@ impl Net {
         while let Some(host) = self.nodes.get_mut(&at) {
             match host.node.poll_output() {
                 Some(Output::Transmit(transmit)) => self.fly(transmit),
+                Some(Output::Train(train)) => {
+                    let single = |datagram: &[u8]| Transmit::new(train.route, datagram.to_vec());
+                    train.datagrams().map(single).for_each(|transmit| self.fly(transmit));
+                }
                 Some(Output::Event(event)) => host.events.push(event),
                 Some(Output::Effect(Effect::Resolve)) => {
                     let servers = self.servers.clone();

@@ -98,15 +98,16 @@ impl Session {
         self.header_len() + TAG_LEN
     }
 
-    /// `packet` is [`Self::header_len`] placeholder bytes and the frames; fills in the header,
-    /// encrypts in place and appends the tag. Numbers must grow on each path.
+    /// From `start` on, `buffer` is [`Self::header_len`] placeholder bytes and the frames; fills in
+    /// the header, encrypts in place and appends the tag. Numbers must grow on each path.
     ///
     /// # Errors
-    /// [`SealError`]; `packet` is then of no use.
+    /// [`SealError`]; what `buffer` holds from `start` on is then of no use.
     pub fn seal(
         &mut self,
         number: PacketNumber,
-        packet: &mut Vec<u8>,
+        buffer: &mut Vec<u8>,
+        start: usize,
         now: Instant,
     ) -> Result<(), SealError> {
         self.generations.expire(now);
@@ -116,12 +117,13 @@ impl Session {
         self.claim(number)?;
         let header_len = self.header_len();
         let (phase, key) = self.generations.sealing();
+        let packet = buffer.get_mut(start..).ok_or(SealError::Misused)?;
         let (header, frames) = packet.split_at_mut_checked(header_len).ok_or(SealError::Misused)?;
         write_header(header, phase, self.remote_address, number);
         let tag = key
             .seal_in_place_separate_tag(nonce(number), Aad::from(&*header), frames)
             .map_err(|_| SealError::Misused)?;
-        packet.extend_from_slice(tag.as_ref());
+        buffer.extend_from_slice(tag.as_ref());
         Ok(())
     }
 

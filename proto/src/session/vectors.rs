@@ -112,7 +112,7 @@ fn packet(suite: Suite, remote: Address, number: PacketNumber) -> Vec<u8> {
     let mut packet = vec![0; session.header_len()];
     // A PING.
     packet.push(0x01);
-    session.seal(number, &mut packet, now).unwrap();
+    session.seal(number, &mut packet, 0, now).unwrap();
     packet
 }
 

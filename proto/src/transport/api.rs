@@ -32,14 +32,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Between peers: 256 channels, 16 MiB messages, 36 MiB: 16 MiB of windows, 16 MiB for an
-    /// incomplete message, 4 MiB for larger windows. Streams come on
+    /// Between peers: 256 channels, 16 MiB messages, 40 MiB: 16 MiB of windows, 16 MiB for an
+    /// incomplete message, 8 MiB for larger windows. Streams come on
     /// top of that, where `streams` says so: 16 KiB to 64 KiB each and 16 MiB for larger windows.
     pub fn peer() -> Self {
         Self {
             channels: 256,
             message_len_max: MESSAGE_LEN_MAX as usize,
-            receive_memory_max: 36 << 20,
+            receive_memory_max: 40 << 20,
             channel_window: 64 << 10,
             send_queue_messages_max: 16 << 10,
             send_queue_bytes_max: 64 << 20,

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::packet::Carried;
 use super::receive::{Origin, Part};
 use super::{ControlFrame, Event, FrameError, Transport};
@@ -81,16 +83,18 @@ impl Transport {
         }
         let unknown = FrameError(400, "acknowledgement of a packet never sent");
         let index = self.index(ack.path).ok_or(unknown)?;
-        let settled = self.paths[index].on_ack(ack, ack.path == came_on, now)?;
-        for carried in &settled.acked {
-            self.outbox.on_acked(carried, ack.path);
-            if let (Carried::Stream(carried), Some(streams)) = (carried, &mut self.streams) {
-                streams.on_acked(carried);
+        let Self { paths, outbox, streams, .. } = self;
+        let mut known: SmallVec<[(PathId, u64); 4]> = SmallVec::new();
+        let settled = paths[index].on_ack(ack, ack.path == came_on, now, |carried| {
+            match (carried, &mut *streams) {
+                (Carried::Stream(carried), Some(streams)) => streams.on_acked(carried),
+                (Carried::Ack { path, largest }, _) => note_known(&mut known, *path, *largest),
+                _ => outbox.on_acked(carried, ack.path),
             }
-            if let Carried::Ack { path, largest } = carried
-                && let Some(index) = self.index(*path)
-            {
-                self.paths[index].received.forget_below(*largest);
+        })?;
+        for (path, largest) in known {
+            if let Some(index) = self.index(path) {
+                self.paths[index].received.forget_below(largest);
             }
         }
         self.requeue(&settled.lost, now);
@@ -159,6 +163,14 @@ impl Transport {
         if self.outbox.take_writable(&self.config) {
             self.events.push_back(Event::Writable);
         }
+    }
+}
+
+/// The other end has our ACK of a path up to `largest`.
+fn note_known(known: &mut SmallVec<[(PathId, u64); 4]>, path: PathId, largest: u64) {
+    match known.iter_mut().find(|(of, _)| *of == path) {
+        Some((_, before)) => *before = largest.max(*before),
+        None => known.push((path, largest)),
     }
 }
 

@@ -145,6 +145,11 @@ impl Transport {
         self.outbox.push(channel, message, &self.config)
     }
 
+    /// Whether [`Self::send`] would take a message of this length.
+    pub fn has_room(&self, len: usize) -> bool {
+        len <= self.config.message_len_max && self.outbox.has_room(len, &self.config)
+    }
+
     /// Gives up a message whose receipt has not come; the gap is closed by SKIP. False when it
     /// is already settled. The message may still be delivered if it was on its way.
     pub fn cancel(&mut self, channel: Channel, sequence: Sequence, _now: Instant) -> bool {
@@ -156,8 +161,7 @@ impl Transport {
     /// The next complete message in order, in turn over the channels; taking it is what a
     /// receipt certifies.
     pub fn poll_message(&mut self, now: Instant) -> Option<Received> {
-        let rtt = self.data_path().and_then(|index| self.paths[index].rtt.measured());
-        self.inbox.take(rtt.unwrap_or(RTT_GUESS), now)
+        self.inbox.take(now)
     }
 
     /// The epoch that messages from the other end are numbered in; zero before the first session.
@@ -396,6 +400,8 @@ impl Transport {
             self.paths[index].received.hurry(now);
             return Ok(());
         }
+        let rtt = self.data_path().and_then(|index| self.paths[index].rtt.measured());
+        self.inbox.set_rtt(rtt.unwrap_or(RTT_GUESS));
         let was_readable = self.inbox.is_readable();
         let mut arrival = Arrival { path: number.path(), eliciting: false, part: Part::Stored };
         let mut reader = Reader::new(frames);
@@ -425,6 +431,11 @@ impl Transport {
     /// Appends the frames of the next packet to `out` and names its number, or `None` when
     /// nothing may be sent now. Call until `None`.
     pub fn poll_packet(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<PacketNumber> {
+        if self.is_quiet(now) {
+            // As after most packets: nobody has to be asked in turn.
+            self.paths.iter_mut().for_each(|path| path.paced_until = None);
+            return None;
+        }
         let data_path = self.data_path();
         if let Some(index) = data_path
             && let Some(number) = self.fill(index, data_path, out, now)
@@ -483,11 +494,17 @@ impl Transport {
 
     /// What happened, in order.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front().or_else(|| self.poll_stream_event());
-        if self.events.is_empty() && self.events.capacity() > 0 {
+        self.events.pop_front().or_else(|| self.poll_stream_event())
+    }
+
+    /// Nothing is said for a while: keeps no more than it must.
+    pub fn rest(&mut self) {
+        self.outbox.rest();
+        self.inbox.rest();
+        self.paths.iter_mut().for_each(Path::rest);
+        if self.events.is_empty() {
             self.events = VecDeque::new();
         }
-        event
     }
 
     /// Nothing unsent, unacknowledged or unreceipted.

@@ -1,11 +1,10 @@
 //! Filling packets: acknowledgements, frames of others, receipts, messages, second copies.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::packet::{Carried, Packet};
 use super::{PathKind, Transport};
-use crate::id::{Channel, PacketNumber, PathId, Sequence};
+use crate::id::{PacketNumber, PathId, Sequence};
 use crate::wire::frame::{Ack, Frame};
 
 impl Transport {
@@ -127,15 +126,14 @@ impl Transport {
 
     fn write_copies(&mut self, index: usize, packet: &mut Packet<'_>) {
         let path = &mut self.paths[index];
-        while let Some((channel, sequence)) = path.copies.front().copied() {
+        let Some(copies) = &mut path.copies else { return };
+        while let Some((channel, sequence)) = copies.queue.front().copied() {
             if !self.outbox.write_copy(channel, sequence, packet) {
                 return;
             }
-            path.copies.pop_front();
+            copies.queue.pop_front();
         }
-        if path.copies.capacity() > 0 {
-            path.copies = VecDeque::new();
-        }
+        path.copies = None;
     }
 
     /// The packet leaves: numbers, records and second copies.
@@ -148,7 +146,7 @@ impl Transport {
     ) -> PacketNumber {
         let size = packet.len();
         let eliciting = packet.is_ack_eliciting();
-        let Packet { carried, first_sent, .. } = packet;
+        let carried = packet.carried;
         let here = self.paths[index].id;
         for carried in &carried {
             if let Carried::Ack { path, .. } = carried {
@@ -156,7 +154,7 @@ impl Transport {
             }
         }
         if data_path == Some(index) {
-            self.queue_copies(index, &first_sent);
+            self.queue_copies(index, &carried);
         }
         let count = self.paths[index].on_sent(size, eliciting.then_some(carried), now);
         PacketNumber::new(here, count)
@@ -174,14 +172,17 @@ impl Transport {
     }
 
     /// While it is not certain that the data path works, small messages go twice.
-    fn queue_copies(&mut self, data_path: usize, messages: &[(Channel, Sequence)]) {
-        if messages.is_empty() || !self.is_uncertain(data_path) {
+    fn queue_copies(&mut self, data_path: usize, carried: &[Carried]) {
+        if self.paths.len() < 2 || !self.is_uncertain(data_path) {
             return;
         }
         let Some(other) = self.best_path(Some(data_path)) else { return };
-        for (channel, sequence) in messages {
-            if self.outbox.claim_copy(*channel, *sequence) {
-                self.paths[other].queue_copy(*channel, *sequence);
+        for carried in carried {
+            let Carried::Whole { channel, first, count } = *carried else { continue };
+            for sequence in (first.0..first.0 + u64::from(count)).map(Sequence) {
+                if self.outbox.claim_copy(channel, sequence) {
+                    self.paths[other].queue_copy(channel, sequence);
+                }
             }
         }
     }
@@ -192,11 +193,19 @@ impl Transport {
         path.kind == Some(PathKind::Relay) || path.suspect || !path.is_proven()
     }
 
+    /// Whether no path has anything to send.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        self.control.is_empty()
+            && !self.has_data()
+            && !self.has_receipts(now)
+            && self.paths.iter().all(|path| path.is_quiet(now))
+    }
+
     /// Whether the path has anything for which the pacer matters.
     fn wants_to_send(&self, index: usize, carries_data: bool, now: Instant) -> bool {
         let path = &self.paths[index];
         path.confirm_due
-            || !path.copies.is_empty()
+            || path.copies.is_some()
             || carries_data && self.has_data()
             || self.receipt_path() == Some(index) && self.has_receipts(now)
     }

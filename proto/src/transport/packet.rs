@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::{ControlFrame, stream};
 use crate::id::{Channel, PathId, Sequence};
 use crate::wire::codec::varint_len;
@@ -23,6 +25,12 @@ pub(super) enum Carried {
         start: u32,
         end: u32,
     },
+    /// Whole messages in a row: small ones cost a packet no memory each.
+    Whole {
+        channel: Channel,
+        first: Sequence,
+        count: u32,
+    },
     Receipt(Channel, u64),
     Skip(Channel, u64),
     Window(Channel, u64),
@@ -36,6 +44,10 @@ pub(super) enum Carried {
     },
 }
 
+/// All that a packet carried. A busy one has an ACK, a RECEIPT and data: those take nothing on the
+/// heap.
+pub(super) type Load = SmallVec<[Carried; 3]>;
+
 /// An ack-eliciting packet that is neither acknowledged nor lost.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
@@ -44,7 +56,7 @@ pub(super) struct Sent {
     pub(super) size: u16,
     /// Its place among the ack-eliciting packets of the path, modulo 2^32.
     pub(super) ordinal: u32,
-    pub(super) carried: Vec<Carried>,
+    pub(super) carried: Load,
 }
 
 /// Frames go to the end of `out`, at most `len_max` bytes of them.
@@ -53,16 +65,13 @@ pub(super) struct Packet<'a> {
     start: usize,
     len_max: usize,
     eliciting: bool,
-    pub(super) carried: Vec<Carried>,
-    /// Whole messages that this packet is the first to carry.
-    pub(super) first_sent: Vec<(Channel, Sequence)>,
+    pub(super) carried: Load,
 }
 
 impl<'a> Packet<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>, len_max: usize) -> Self {
         let start = out.len();
-        let (carried, first_sent) = (Vec::new(), Vec::new());
-        Self { out, start, len_max, eliciting: false, carried, first_sent }
+        Self { out, start, len_max, eliciting: false, carried: Load::new() }
     }
 
     /// Bytes so far.
@@ -169,8 +178,23 @@ impl<'a> Packet<'a> {
         let offset = u64::from(start);
         Frame::Message(Message { channel, sequence, total, offset, bytes }).encode(self.out);
         self.eliciting = true;
-        let end = (end as u32).max(1);
-        self.carried.push(Carried::Data { channel, sequence, start, end });
+        if start == 0 && end == payload.len() {
+            self.note_whole(channel, sequence);
+        } else {
+            let end = end as u32;
+            self.carried.push(Carried::Data { channel, sequence, start, end });
+        }
+    }
+
+    fn note_whole(&mut self, channel: Channel, sequence: Sequence) {
+        if let Some(Carried::Whole { channel: of, first, count }) = self.carried.last_mut()
+            && *of == channel
+            && first.0 + u64::from(*count) == sequence.0
+        {
+            *count += 1;
+            return;
+        }
+        self.carried.push(Carried::Whole { channel, first: sequence, count: 1 });
     }
 }
 

@@ -11,7 +11,7 @@ use super::loss::Losses;
 use super::marking::Marking;
 use super::mtu::Mtu;
 use super::pacing::{Pacer, Rate};
-use super::packet::{Carried, Sent};
+use super::packet::{Carried, Load, Sent};
 use super::rtt::{ACK_DELAY_MAX, Rtt};
 use super::{PathKind, PathStats};
 use crate::id::{Channel, PathId, Sequence};
@@ -34,6 +34,8 @@ const PROBE_MAX: Duration = Duration::from_secs(2);
 const PROBE_MAX_LATE: Duration = Duration::from_secs(10);
 /// Bounds the table of sent packets: above the largest congestion window in full packets.
 const SENT_MAX: usize = 16 << 10;
+/// Room in that table that stays while packets come and go.
+const SENT_KEPT: usize = 16;
 /// Second copies that wait for this path; beyond it a message goes without.
 const COPIES_MAX: usize = 64;
 /// Bytes of frames in a packet on a path that is not open: challenges and their answers.
@@ -80,7 +82,7 @@ pub(super) struct Path {
     /// Whether its data went elsewhere when it became suspect.
     relieved: bool,
     /// Small messages that are to go here as well.
-    pub(super) copies: VecDeque<(Channel, Sequence)>,
+    pub(super) copies: Option<Box<Copies>>,
 }
 
 /// What is known of the route of a path that was closed.
@@ -88,6 +90,12 @@ pub(super) struct Path {
 pub(super) struct Memory {
     rtt: Rtt,
     congestion: Congestion,
+}
+
+/// Messages that shall go on a path as well, oldest first; at most [`COPIES_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    pub(super) queue: VecDeque<(Channel, Sequence)>,
 }
 
 /// What a probe timeout says of a path.
@@ -131,7 +139,7 @@ impl Path {
             lost_total: 0,
             excused: 0,
             relieved: false,
-            copies: VecDeque::new(),
+            copies: None,
         }
     }
 
@@ -185,8 +193,9 @@ impl Path {
     }
 
     pub(super) fn queue_copy(&mut self, channel: Channel, sequence: Sequence) {
-        if self.copies.len() < COPIES_MAX {
-            self.copies.push_back((channel, sequence));
+        let copies = self.copies.get_or_insert_default();
+        if copies.queue.len() < COPIES_MAX {
+            copies.queue.push_back((channel, sequence));
         }
     }
 
@@ -229,18 +238,20 @@ impl Path {
         self.paced_until.is_none()
     }
 
+    /// Whether nothing of its own calls for a packet.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        let ack_due = self.received.due().is_some_and(|at| at <= now);
+        let own = self.confirm_due || self.probes > 0 || self.copies.is_some();
+        !own && !ack_due && !self.received.wanted_elsewhere()
+    }
+
     /// Whether neither the window nor the pacer held back the last packet.
     pub(super) fn is_free(&self) -> bool {
         self.paced_until.is_none() && self.in_flight < self.congestion.window()
     }
 
     /// A packet of `size` bytes leaves; answers its count.
-    pub(super) fn on_sent(
-        &mut self,
-        size: usize,
-        carried: Option<Vec<Carried>>,
-        now: Instant,
-    ) -> u64 {
+    pub(super) fn on_sent(&mut self, size: usize, carried: Option<Load>, now: Instant) -> u64 {
         let count = self.next;
         self.next += 1;
         self.pacer.spend(size as u64);
@@ -365,8 +376,8 @@ impl Path {
     #[cfg(test)]
     pub(super) fn heap(&self) -> usize {
         assert_eq!(
-            (self.sent.capacity(), self.copies.capacity(), self.losses.is_small()),
-            (0, 0, true),
+            (self.sent.capacity(), self.copies.is_none(), self.losses.is_small()),
+            (0, true, true),
             "something is in flight"
         );
         self.received.heap() + self.mtu.heap()
@@ -387,11 +398,19 @@ impl Path {
         Some(sent)
     }
 
+    /// What a burst took goes with it.
     fn shrink(&mut self) {
-        if self.sent.is_empty() && self.sent.capacity() > 0 {
-            self.sent = VecDeque::new();
+        if self.sent.is_empty() {
+            self.sent.shrink_to(SENT_KEPT);
             self.losses.rest();
             self.congestion.rest();
+        }
+    }
+
+    /// Nothing is said for a while: keeps no more than it must.
+    pub(super) fn rest(&mut self) {
+        if self.sent.is_empty() {
+            self.sent = VecDeque::new();
         }
     }
 }

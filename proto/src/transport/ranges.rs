@@ -3,9 +3,12 @@
 use std::iter::Sum;
 use std::ops::Sub;
 
-/// Sorted, disjoint, not adjacent half-open ranges; those of a stream take 64 bits.
+use smallvec::SmallVec;
+
+/// Sorted, disjoint, not adjacent half-open ranges; those of a stream take 64 bits. One range, as
+/// most sets are, takes nothing on the heap.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ranges<P = u32>(Vec<(P, P)>);
+pub(super) struct Ranges<P = u32>(SmallVec<[(P, P); 1]>);
 
 impl<P: Copy + Default + Ord + Sub<Output = P> + Sum> Ranges<P> {
     /// Adds a range; says how many positions were not there before.
@@ -23,7 +26,12 @@ impl<P: Copy + Default + Ord + Sub<Output = P> + Sum> Ranges<P> {
         let known: P = touched.iter().map(overlap).sum();
         let low = touched.first().map_or(start, |r| r.0.min(start));
         let high = touched.last().map_or(end, |r| r.1.max(end));
-        self.0.splice(from..to, [(low, high)]);
+        if from == to {
+            self.0.insert(from, (low, high));
+        } else {
+            self.0[from] = (low, high);
+            self.0.drain(from + 1..to);
+        }
         end - start - known
     }
 
@@ -36,8 +44,10 @@ impl<P: Copy + Default + Ord + Sub<Output = P> + Sum> Ranges<P> {
         }
         let left = (self.0[from].0, start);
         let right = (end, self.0[to - 1].1);
-        let kept = [left, right].into_iter().filter(|r| r.0 < r.1);
-        self.0.splice(from..to, kept);
+        self.0.drain(from..to);
+        for kept in [right, left].into_iter().filter(|r| r.0 < r.1) {
+            self.0.insert(from, kept);
+        }
     }
 
     /// The lowest range.
@@ -47,7 +57,7 @@ impl<P: Copy + Default + Ord + Sub<Output = P> + Sum> Ranges<P> {
 
     /// Whether the set is exactly `0..end`.
     pub(super) fn is_whole(&self, end: P) -> bool {
-        self.0 == [(P::default(), end)]
+        self.0[..] == [(P::default(), end)]
     }
 
     /// Whether every position of `start..end` is there.
@@ -57,13 +67,13 @@ impl<P: Copy + Default + Ord + Sub<Output = P> + Sum> Ranges<P> {
     }
 
     /// The parts of `start..end` that are not there.
-    pub(super) fn missing(&self, start: P, end: P) -> Vec<(P, P)> {
-        let mut rest = Self(vec![(start, end)]);
+    pub(super) fn missing(&self, start: P, end: P) -> impl Iterator<Item = (P, P)> + use<P> {
+        let mut rest = Self(SmallVec::from_buf([(start, end)]));
         let from = self.0.partition_point(|range| range.1 <= start);
         for range in self.0[from..].iter().take_while(|range| range.0 < end) {
             rest.remove(range.0, range.1);
         }
-        rest.0
+        rest.0.into_iter()
     }
 
     /// How many ranges the set consists of.
@@ -100,7 +110,7 @@ mod tests {
                 prop_assert_eq!(&listed, &model.iter().copied().collect::<Vec<_>>());
                 prop_assert!(ranges.0.windows(2).all(|w| w[0].1 < w[1].0), "adjacent: {:?}", ranges.0);
                 prop_assert_eq!(ranges.covers(start, end), (start..end).all(|n| model.contains(&n)));
-                let missing: Vec<u32> = ranges.missing(start, end).iter().flat_map(|r| r.0..r.1).collect();
+                let missing: Vec<u32> = ranges.missing(start, end).flat_map(|r| r.0..r.1).collect();
                 prop_assert_eq!(missing, (start..end).filter(|n| !model.contains(n)).collect::<Vec<_>>());
             }
         }

@@ -1,6 +1,6 @@
 //! Messages on their way in: reassembly, order, what was delivered, receipts and credit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +20,9 @@ const RECEIPT_DELAY: Duration = Duration::from_millis(1);
 /// Holes in one message. More than a full congestion window can cause; beyond it parts are not
 /// acknowledged and come again.
 const RANGES_MAX: usize = 16 << 10;
+
+/// Room for messages that stays in a channel while they come and go.
+const MESSAGES_KEPT: usize = 32;
 
 /// Whether a part was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,9 +157,14 @@ impl Inbox {
             return Err(FrameError(400, "position out of range"));
         }
         let at = self.open(channel);
-        let head = self.channels[at].head_cost();
-        self.channels[at].credit.settle(settled, head, &mut self.pool);
-        if self.channels[at].credit.unblock(&mut self.pool, self.rtt, now) {
+        let channel = &mut self.channels[at];
+        let head = channel.head_cost();
+        channel.credit.settle(settled, head, &mut self.pool);
+        if !channel.is_readable() {
+            // The reader took all there was: it is the window that holds the sender back.
+            channel.credit.grow(&mut self.pool);
+        }
+        if channel.credit.unblock(&mut self.pool, self.rtt, now) {
             self.tell_window(at);
         }
         self.after_settling(at, now);
@@ -164,7 +172,7 @@ impl Inbox {
     }
 
     /// The next message in order, in turn over the channels.
-    pub(super) fn take(&mut self, rtt: Duration, now: Instant) -> Option<Received> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<Received> {
         let count = self.channels.len();
         let index = (0..count)
             .map(|step| (self.cursor + step) % count)
@@ -173,9 +181,13 @@ impl Inbox {
         let received = self.channels[index].take(&mut self.pool)?;
         self.channels[index].receipt_due = true;
         self.receipt_due = self.receipt_due.or(Some(now + RECEIPT_DELAY));
-        self.rtt = rtt;
         self.after_settling(index, now);
         Some(received)
+    }
+
+    /// About how long a round trip takes.
+    pub(super) fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt;
     }
 
     pub(super) fn is_readable(&self) -> bool {
@@ -231,11 +243,19 @@ impl Inbox {
                 }
             }
             Carried::Data { .. }
+            | Carried::Whole { .. }
             | Carried::Skip(..)
             | Carried::Blocked(_)
             | Carried::Control(_)
             | Carried::Stream(_)
             | Carried::Ack { .. } => {}
+        }
+    }
+
+    /// Nothing is said for a while: keeps no more than it must.
+    pub(super) fn rest(&mut self) {
+        for channel in &mut self.channels {
+            channel.active.take_if(|active| active.is_empty());
         }
     }
 
@@ -351,7 +371,10 @@ struct InChannel {
 /// What a channel keeps while it holds parts of messages.
 #[derive(Debug, Default)]
 struct Active {
-    messages: BTreeMap<u64, Assembly>,
+    /// Whole messages in a row from the mark on: most arrive in order, and are taken in order.
+    ready: VecDeque<Assembly>,
+    /// Messages beyond these.
+    rest: BTreeMap<u64, Assembly>,
     /// What the parts that came in this session take of the window.
     charged: u64,
 }
@@ -386,15 +409,13 @@ impl InChannel {
         self.credit = Credit::new(pool);
         (self.receipt_due, self.window_due) = (self.mark > 0, false);
         if let Some(active) = &mut self.active {
-            active.charged = 0;
-            active.messages.retain(|_, m| m.is_whole() && (keep_all || m.origin == Origin::Early));
-            active.messages.values_mut().for_each(|message| message.charged = 0);
+            active.restart(self.mark, keep_all);
         }
         self.shrink();
     }
 
     fn bytes(&self) -> usize {
-        let messages = self.active.iter().flat_map(|active| active.messages.values());
+        let messages = self.active.iter().flat_map(|active| active.messages());
         messages.map(|message| message.len() + MESSAGE_COST as usize).sum()
     }
 
@@ -407,8 +428,7 @@ impl InChannel {
             return Err(FrameError(400, "beyond the window"));
         }
         let active = self.active.get_or_insert_default();
-        let entry = active.messages.entry(message.sequence.0);
-        let assembly = entry.or_insert_with(|| Assembly::new(message, origin));
+        let assembly = active.assembly(self.mark, message, origin);
         if u64::from(assembly.total) != message.total {
             return Err(FrameError(400, "two lengths for one message"));
         }
@@ -424,57 +444,60 @@ impl InChannel {
         if active.charged > committed {
             return Err(FrameError(400, "beyond the window"));
         }
+        active.line_up(self.mark);
         Ok(part)
     }
 
     fn is_readable(&self) -> bool {
-        let head = self.active.as_ref().and_then(|active| active.messages.get(&self.mark));
-        head.is_some_and(Assembly::is_whole)
+        self.active.as_ref().is_some_and(|active| !active.ready.is_empty())
     }
 
     /// What the incomplete message at the head takes of the window.
     fn head_cost(&self) -> Option<u64> {
-        let head = self.active.as_ref()?.messages.get(&self.mark)?;
-        (!head.is_whole()).then(|| cost(head.total.into()))
+        let active = self.active.as_ref().filter(|active| active.ready.is_empty())?;
+        active.rest.get(&self.mark).map(|head| cost(head.total.into()))
     }
 
     fn take(&mut self, pool: &mut Pool) -> Option<Received> {
+        let assembly = self.active.as_mut()?.ready.pop_front()?;
+        self.settle(&assembly, pool);
         let sequence = Sequence(self.mark);
-        let payload = match self.remove(self.mark, pool)?.body {
-            Body::Whole(bytes) => bytes,
-            Body::Partial { .. } => return None,
-        };
         self.mark += 1;
         self.shrink();
-        Some(Received { channel: self.channel, sequence, payload })
+        match assembly.body {
+            Body::Whole(payload) => Some(Received { channel: self.channel, sequence, payload }),
+            Body::Partial { .. } => None,
+        }
     }
 
     fn skip(&mut self, below: u64, pool: &mut Pool) {
-        while let Some(sequence) = self.lowest().filter(|sequence| *sequence < below) {
-            self.remove(sequence, pool);
+        while let Some(assembly) =
+            self.active.as_mut().and_then(|active| active.pop_below(self.mark, below))
+        {
+            self.settle(&assembly, pool);
+            self.mark += 1;
         }
         self.mark = below;
+        if let Some(active) = &mut self.active {
+            active.line_up(below);
+        }
         self.shrink();
     }
 
-    fn lowest(&self) -> Option<u64> {
-        self.active.as_ref()?.messages.keys().next().copied()
-    }
-
-    /// Takes a message out and gives its credit back.
-    fn remove(&mut self, sequence: u64, pool: &mut Pool) -> Option<Assembly> {
-        let active = self.active.as_mut()?;
-        let assembly = active.messages.remove(&sequence)?;
-        active.charged -= assembly.charged;
+    /// A message that was taken out gives its credit back.
+    fn settle(&mut self, assembly: &Assembly, pool: &mut Pool) {
+        if let Some(active) = &mut self.active {
+            active.charged -= assembly.charged;
+        }
         if assembly.charged > 0 {
             self.credit.consume(cost(assembly.total.into()), pool);
         }
-        Some(assembly)
     }
 
+    /// What a burst took goes with it.
     fn shrink(&mut self) {
-        if self.active.as_ref().is_some_and(|active| active.messages.is_empty()) {
-            self.active = None;
+        if let Some(active) = self.active.as_mut().filter(|active| active.ready.is_empty()) {
+            active.ready.shrink_to(MESSAGES_KEPT);
         }
     }
 
@@ -491,6 +514,63 @@ impl InChannel {
             self.window_due = !packet.push_carried(&Frame::Window(self.channel, limit), carried);
         }
         !self.receipt_due && !self.window_due
+    }
+}
+
+impl Active {
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.rest.is_empty()
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Assembly> {
+        self.ready.iter().chain(self.rest.values())
+    }
+
+    /// The message that a part belongs to; `mark` is where `ready` begins.
+    fn assembly(&mut self, mark: u64, message: &Message<'_>, origin: Origin) -> &mut Assembly {
+        let (sequence, end) = (message.sequence.0, mark + self.ready.len() as u64);
+        if sequence < end {
+            return &mut self.ready[(sequence - mark) as usize];
+        }
+        if sequence == end && message.is_whole() && !self.rest.contains_key(&sequence) {
+            // It needs no place among those that wait for others.
+            let place = self.ready.len();
+            self.ready.push_back(Assembly::new(message, origin));
+            return &mut self.ready[place];
+        }
+        let entry = self.rest.entry(sequence);
+        entry.or_insert_with(|| Assembly::new(message, origin))
+    }
+
+    /// Whole messages that follow those in a row join them.
+    fn line_up(&mut self, mark: u64) {
+        let mut next = mark + self.ready.len() as u64;
+        while let Some(first) = self.rest.first_entry()
+            && *first.key() == next
+            && first.get().is_whole()
+        {
+            self.ready.push_back(first.remove());
+            next += 1;
+        }
+    }
+
+    /// Takes out a message below `below`, the lowest first.
+    fn pop_below(&mut self, mark: u64, below: u64) -> Option<Assembly> {
+        if mark < below && !self.ready.is_empty() {
+            return self.ready.pop_front();
+        }
+        let first = self.rest.first_entry().filter(|first| *first.key() < below)?;
+        Some(first.remove())
+    }
+
+    /// Windows start anew: parts of messages go, and whole ones too if they shall.
+    fn restart(&mut self, mark: u64, keep_all: bool) {
+        self.charged = 0;
+        let ready = std::mem::take(&mut self.ready).into_iter();
+        self.rest.extend((mark..).zip(ready));
+        self.rest.retain(|_, m| m.is_whole() && (keep_all || m.origin == Origin::Early));
+        self.rest.values_mut().for_each(|message| message.charged = 0);
+        self.line_up(mark);
     }
 }
 

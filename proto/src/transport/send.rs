@@ -12,6 +12,9 @@ use super::{Config, FrameError, SendError};
 use crate::id::{Channel, PathId, Sequence};
 use crate::wire::frame::Frame;
 
+/// Room for messages that stays in a queue while they come and go.
+const MESSAGES_KEPT: usize = 32;
+
 /// Every message whose receipt has not come.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -43,14 +46,19 @@ impl Outbox {
         if payload.len() > config.message_len_max {
             return Err(SendError::TooLong);
         }
-        let bytes = self.bytes + payload.len();
-        if self.messages >= config.send_queue_messages_max || bytes > config.send_queue_bytes_max {
+        if !self.has_room(payload.len(), config) {
             self.refused = true;
             return Err(SendError::Full);
         }
         self.messages += 1;
-        self.bytes = bytes;
+        self.bytes += payload.len();
         Ok(self.open(channel, config).push(payload))
+    }
+
+    /// Whether there is room for a message of this length.
+    pub(super) fn has_room(&self, len: usize, config: &Config) -> bool {
+        self.messages < config.send_queue_messages_max
+            && self.bytes + len <= config.send_queue_bytes_max
     }
 
     pub(super) fn cancel(&mut self, channel: Channel, sequence: Sequence) -> bool {
@@ -96,9 +104,12 @@ impl Outbox {
         match carried {
             Carried::Data { channel, sequence, start, end } => {
                 if let Some(message) = self.message(*channel, *sequence) {
-                    message.acked.insert(*start, *end);
-                    message.lost.remove(*start, *end);
-                    message.path = Some(path);
+                    message.on_acked(*start, *end, path);
+                }
+            }
+            Carried::Whole { channel, first, count } => {
+                for message in self.run(*channel, *first, *count) {
+                    message.on_acked(0, message.extent(), path);
                 }
             }
             Carried::Skip(channel, below) => {
@@ -123,6 +134,12 @@ impl Outbox {
                     queue.on_lost(sequence.0, *start, *end);
                 }
             }
+            Carried::Whole { channel, first, count } => {
+                let Some(queue) = self.find(*channel) else { return };
+                for sequence in first.0..first.0 + u64::from(*count) {
+                    queue.on_lost(sequence, 0, u32::MAX);
+                }
+            }
             Carried::Skip(channel, below) => {
                 if let Some(queue) = self.find(*channel) {
                     queue.skip_due |= *below == queue.first();
@@ -143,10 +160,21 @@ impl Outbox {
 
     /// Whether any of this is worth a packet of its own.
     pub(super) fn is_unacked(&self, carried: &Carried) -> bool {
-        let Carried::Data { channel, sequence, start, end } = carried else { return true };
-        let queue = self.channels.iter().find(|queue| queue.channel == *channel);
-        let message = queue.and_then(|queue| queue.message(sequence.0));
-        message.is_some_and(|message| !message.acked.covers(*start, *end))
+        let (channel, first, count, start, end) = match *carried {
+            Carried::Data { channel, sequence, start, end } => (channel, sequence, 1, start, end),
+            Carried::Whole { channel, first, count } => (channel, first, count, 0, u32::MAX),
+            Carried::Receipt(..)
+            | Carried::Skip(..)
+            | Carried::Window(..)
+            | Carried::Blocked(_)
+            | Carried::Control(_)
+            | Carried::Stream(_)
+            | Carried::Ack { .. } => return true,
+        };
+        let queue = self.channels.iter().find(|queue| queue.channel == channel);
+        let of = |sequence| queue.and_then(|queue| queue.message(sequence));
+        let mut messages = (first.0..first.0 + u64::from(count)).filter_map(of);
+        messages.any(|message| !message.acked.covers(start, end.min(message.extent())))
     }
 
     /// Adds SKIP and BLOCKED frames and parts of messages, in turn over the channels.
@@ -211,6 +239,13 @@ impl Outbox {
         }
     }
 
+    /// Nothing is said for a while: keeps no more than it must.
+    pub(super) fn rest(&mut self) {
+        for queue in &mut self.channels {
+            queue.active.take_if(|active| active.messages.is_empty());
+        }
+    }
+
     /// Settles what early data carried.
     pub(super) fn end_early(&mut self, verdict: EarlyVerdict) {
         for queue in &mut self.channels {
@@ -244,6 +279,16 @@ impl Outbox {
 
     fn message(&mut self, channel: Channel, sequence: Sequence) -> Option<&mut OutMessage> {
         self.find(channel)?.message_mut(sequence.0)
+    }
+
+    /// Those of some messages in a row that are not settled.
+    fn run(
+        &mut self,
+        channel: Channel,
+        first: Sequence,
+        count: u32,
+    ) -> impl Iterator<Item = &mut OutMessage> {
+        self.find(channel).into_iter().flat_map(move |queue| queue.run(first.0, count))
     }
 
     fn open(&mut self, channel: Channel, config: &Config) -> &mut OutChannel {
@@ -347,6 +392,12 @@ impl OutMessage {
         cost(self.payload.len() as u64)
     }
 
+    fn on_acked(&mut self, start: u32, end: u32, path: PathId) {
+        self.acked.insert(start, end);
+        self.lost.remove(start, end);
+        self.path = Some(path);
+    }
+
     fn restart(&mut self) {
         let accepted = self.state == State::EarlyAccepted;
         (self.acked, self.lost) = (Ranges::default(), Ranges::default());
@@ -407,6 +458,17 @@ impl OutChannel {
     fn message_mut(&mut self, sequence: u64) -> Option<&mut OutMessage> {
         let index = sequence.checked_sub(self.first())?;
         self.active.as_mut()?.messages.get_mut(index as usize)
+    }
+
+    fn run(&mut self, first: u64, count: u32) -> impl Iterator<Item = &mut OutMessage> {
+        let (from, to) = (self.index_of(first), self.index_of(first + u64::from(count)));
+        let active = self.active.as_mut();
+        active.into_iter().flat_map(move |active| active.messages.range_mut(from..to))
+    }
+
+    /// Where a message lies among those that are not settled, or would.
+    fn index_of(&self, sequence: u64) -> usize {
+        sequence.min(self.next).saturating_sub(self.first()) as usize
     }
 
     /// Settles everything below; also says how many messages and bytes that frees.
@@ -470,7 +532,8 @@ impl OutChannel {
         if active.messages.is_empty() {
             let cost = if message.sent > 0 { message.cost() } else { 0 };
             debug_assert_eq!(active.unsettled_cost, cost, "costs of settled messages remain");
-            self.active = None;
+            active.messages.shrink_to(MESSAGES_KEPT);
+            active.blocked_said = None;
         }
         Some(message)
     }
@@ -487,7 +550,7 @@ impl OutChannel {
         if message.state == State::Cancelled {
             return;
         }
-        for (start, end) in message.acked.missing(start, end) {
+        for (start, end) in message.acked.missing(start, end.min(message.extent())) {
             message.lost.insert(start, end);
         }
         let lost = !message.lost.is_empty();
@@ -563,9 +626,6 @@ impl OutChannel {
             };
             let Some(sent) = packet.push_data(part) else { return false };
             self.on_sent(sequence, sent);
-            if start == 0 && sent == extent {
-                packet.first_sent.push((self.channel, Sequence(sequence)));
-            }
         }
         true
     }

@@ -128,9 +128,10 @@ impl Credit {
         }
     }
 
-    /// After reading: a new limit if half the window is used up.
+    /// After reading: a new limit if a quarter of the window is used up, so that the sender never
+    /// waits for one.
     pub(super) fn refresh(&mut self, pool: &mut Pool, rtt: Duration, now: Instant) -> bool {
-        self.renew((pool.floor + self.growth) / 2, pool, rtt, now)
+        self.renew((pool.floor + self.growth) / 4, pool, rtt, now)
     }
 
     /// The sender stands at the limit: a new one if there is anything to give.
@@ -147,13 +148,18 @@ impl Credit {
         let fast = self.raised.is_some_and(|at| now.saturating_duration_since(at) < 2 * rtt);
         self.raised = Some(now);
         if fast {
-            let room = pool.growth_each.saturating_sub(self.growth);
-            let more = (pool.floor + self.growth).min(pool.growth).min(room);
-            pool.growth -= more;
-            self.growth += more;
+            self.grow(pool);
             self.raise(pool, 1);
         }
         true
+    }
+
+    /// Doubles the window as far as the pool allows.
+    pub(super) fn grow(&mut self, pool: &mut Pool) {
+        let room = pool.growth_each.saturating_sub(self.growth);
+        let more = (pool.floor + self.growth).min(pool.growth).min(room);
+        pool.growth -= more;
+        self.growth += more;
     }
 
     /// Raises the limit as far as the sources allow, if that is at least by `step`.

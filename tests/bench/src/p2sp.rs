@@ -25,7 +25,7 @@ const MEETING: Duration = Duration::from_secs(10);
 /// Length of the messages that a bulk transfer is divided into.
 const BULK_MESSAGE: usize = 1 << 18;
 /// Messages of a bulk transfer that wait for their receipts.
-const BULK_AHEAD: usize = 16;
+const BULK_AHEAD: usize = 32;
 
 /// A server and one peer, which echoes what asks for it, until killed.
 pub(crate) async fn far(listen: SocketAddr, ready: &Path) -> Result<(), Failure> {

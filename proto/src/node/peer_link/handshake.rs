@@ -95,7 +95,7 @@ impl PeerLink {
         let Some(id) = init_id(data) else { return };
         let answered = self.replied.iter().find(|(answered, _)| *answered == id);
         if let Some(reply) = answered.map(|(_, reply)| reply.clone()) {
-            return self.transmit(origin, reply, via, core);
+            return self.transmit(origin, &reply, via, core);
         }
         let Some(init) = self.read_init(data, core) else { return };
         if self.handshake.is_some() && self.role == Role::Controlling {
@@ -108,7 +108,7 @@ impl PeerLink {
                 self.replied.pop_front();
             }
             self.replied.push_back((id, reply.clone()));
-            self.transmit(origin, reply, via, core);
+            self.transmit(origin, &reply, via, core);
         }
     }
 
@@ -274,7 +274,7 @@ impl PeerLink {
         }
         let datagram = handshake.initiator.datagram().to_vec();
         if self.relay.is_some() {
-            self.transmit(Origin::Relay, datagram, via, core);
+            self.transmit(Origin::Relay, &datagram, via, core);
         } else {
             notices.push(Notice::Open { datagram });
         }

@@ -11,6 +11,7 @@ mod near;
 mod paths;
 mod punch;
 mod streams;
+mod train;
 mod why;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ use rand::RngCore;
 use self::handshake::Handshake;
 pub(super) use self::punch::Grant;
 use self::punch::Punch;
+use self::train::Coupled;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
@@ -33,7 +35,7 @@ use crate::id::{
     Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
     Token,
 };
-use crate::io::{Ecn, Route, Transmit};
+use crate::io::{Ecn, Route};
 use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
 use crate::transport::{self, ControlFrame, Event, StreamEvent, StreamKey, StreamSide};
@@ -134,6 +136,8 @@ pub(super) enum Origin {
 
 /// What a link tells the node.
 pub(super) enum Notice {
+    /// Something happened that the rest of the node may follow.
+    Unusual,
     /// Messages of the channel below `below` have their receipts.
     Delivered { channel: Channel, below: Sequence, path: PathView },
     /// There is something to read.
@@ -158,8 +162,25 @@ pub(super) enum Notice {
     Punch,
 }
 
-/// Datagrams made in one go: the shell sends them, as one train, before more are made.
-const TRAIN: usize = 64;
+/// Datagrams made before the shell sends them: more than a train, in case they go different ways.
+const DATAGRAMS_AT_ONCE: usize = 128;
+
+impl Notice {
+    /// Whether it belongs to the coming and going of messages: no other part of the node cares.
+    pub(super) const fn is_ordinary(&self) -> bool {
+        match self {
+            Self::Delivered { .. } | Self::Readable | Self::Stream(..) | Self::Datagram(_) => true,
+            Self::Unusual
+            | Self::Writable
+            | Self::Closed
+            | Self::Path(_)
+            | Self::Open { .. }
+            | Self::Reintroduce
+            | Self::Spare { .. }
+            | Self::Punch => false,
+        }
+    }
+}
 
 /// How much of what was due a flush brought out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +243,11 @@ impl PeerLink {
     ) -> Result<Sequence, transport::SendError> {
         self.note_use(now);
         self.conversation.transport().send(channel, payload, now)
+    }
+
+    /// Whether a message of this length would be queued.
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        self.conversation.transport_ref().has_room(len)
     }
 
     pub(super) fn cancel(&mut self, channel: Channel, sequence: Sequence, now: Instant) {
@@ -499,23 +525,35 @@ impl PeerLink {
     }
 
     fn flush_datagrams(&mut self, via: Option<Via>, core: &mut Core, now: Instant) -> Flushed {
-        for _ in 0..TRAIN {
-            let mut datagram = core.buffer();
-            let rng = &mut core.rng;
-            match self.conversation.poll_datagram_into(&mut datagram, rng, now) {
-                Some(path) => self.transmit_on(path, datagram, via, core),
-                None => {
-                    core.recycle(datagram);
-                    return Flushed::All;
+        let mut train = train::Assembly::new(core);
+        for _ in 0..DATAGRAMS_AT_ONCE {
+            let (start, rng) = (train.buffer.len(), &mut core.rng);
+            let made = self.conversation.poll_datagram_into(&mut train.buffer, rng, now);
+            let Some(path) = made else {
+                train.finish(core);
+                return Flushed::All;
+            };
+            if let Some(route) = self.direct_route(path) {
+                let ecn = self.conversation.transport_ref().mark(path);
+                if train.couple(route, ecn, start, core) == Coupled::Full {
+                    break;
                 }
+            } else {
+                self.transmit(Origin::Relay, &train.buffer[start..], via, core);
+                train.buffer.truncate(start);
             }
         }
+        train.finish(core);
         Flushed::Train
     }
 
     fn flush_close(&mut self, core: &mut Core, now: Instant) {
         while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
-            self.transmit_on(path, datagram, None, core);
+            let to = match self.direct_route(path) {
+                Some(route) => Origin::Direct(route, Ecn::NotEct),
+                None => Origin::Relay,
+            };
+            self.transmit(to, &datagram, None, core);
         }
     }
 
@@ -532,10 +570,20 @@ impl PeerLink {
                 Event::Writable => notices.push(Notice::Writable),
                 Event::Stream(key, event) => notices.push(Notice::Stream(key, event)),
                 Event::Datagram(datagram) => notices.push(Notice::Datagram(datagram)),
-                Event::PathSuspect(path) => self.suspect(path, now),
-                Event::PathFailed(path) => self.give_up(path, now),
-                Event::PathRecovered(path) => self.recovered(path, now),
+                Event::PathSuspect(path) => {
+                    notices.push(Notice::Unusual);
+                    self.suspect(path, now);
+                }
+                Event::PathFailed(path) => {
+                    notices.push(Notice::Unusual);
+                    self.give_up(path, now);
+                }
+                Event::PathRecovered(path) => {
+                    notices.push(Notice::Unusual);
+                    self.recovered(path, now);
+                }
                 Event::Control { path, frame } => {
+                    notices.push(Notice::Unusual);
                     self.handle_control(path, frame, notices, core, now);
                 }
             }
@@ -578,23 +626,18 @@ impl PeerLink {
         }
     }
 
-    fn transmit_on(&self, path: PathId, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
+    /// Where a path leads that is not the relayed one.
+    fn direct_route(&self, path: PathId) -> Option<Route> {
         let unproved = || self.unproved.get(&path).map(|(_, route)| route);
-        match self.direct.get(&path).or_else(unproved) {
-            Some(route) => {
-                let ecn = self.conversation.transport_ref().mark(path);
-                core.send(Transmit { ecn, ..Transmit::new(*route, datagram) });
-            }
-            None => self.transmit(Origin::Relay, datagram, via, core),
-        }
+        self.direct.get(&path).or_else(unproved).copied()
     }
 
-    fn transmit(&self, to: Origin, datagram: Vec<u8>, via: Option<Via>, core: &mut Core) {
+    fn transmit(&self, to: Origin, datagram: &[u8], via: Option<Via>, core: &mut Core) {
         match (to, via, self.relay) {
-            (Origin::Direct(route, _), ..) => core.transmit(route, datagram),
+            (Origin::Direct(route, _), ..) => core.transmit(route, datagram.to_vec()),
             (Origin::Relay, Some(via), Some(channel)) => {
                 let header = RelayHeader { channel, token: via.token }.encode();
-                core.transmit(via.route, [&header[..], &datagram].concat());
+                core.transmit(via.route, [&header[..], datagram].concat());
             }
             // Without a server or a channel the relayed path is a lossy one.
             (Origin::Relay, ..) => {}
@@ -618,6 +661,9 @@ impl PeerLink {
                 agent.rest();
             }
             agent.handle_timeout(now);
+        }
+        if !talks {
+            self.conversation.rest();
         }
         self.punch_timeout(core, now);
         if self.warm_at <= now {

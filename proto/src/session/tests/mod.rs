@@ -156,7 +156,7 @@ impl Pair {
         self.counts[from] += 1;
         let mut packet = vec![0; self.ends[from].header_len()];
         packet.extend_from_slice(frames);
-        self.ends[from].seal(number, &mut packet, self.now).unwrap();
+        self.ends[from].seal(number, &mut packet, 0, self.now).unwrap();
         packet
     }
 

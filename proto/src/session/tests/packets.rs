@@ -52,7 +52,7 @@ fn a_number_is_never_used_twice() {
     let mut pair = Pair::new(Responder::Peer, Suite::ChaCha20Poly1305);
     let now = pair.now;
     let mut seal = |path: u8, count: u64, len: usize| {
-        pair.ends[0].seal(PacketNumber::new(PathId(path), count), &mut vec![0; len], now)
+        pair.ends[0].seal(PacketNumber::new(PathId(path), count), &mut vec![0; len], 0, now)
     };
     assert_eq!(seal(0, 5, 20), Ok(()));
     assert_eq!(seal(0, 5, 20), Err(SealError::Misused));

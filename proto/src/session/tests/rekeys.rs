@@ -71,7 +71,7 @@ fn a_rekey_is_offered_after_an_hour_or_many_packets_and_once() {
     assert!(pair.ends[1].poll_rekey(&mut rng, pair.now).is_some());
     pair.ends[1].set_sent(1 << 32);
     let number = PacketNumber::new(PathId(0), 1 << 40);
-    let sealed = pair.ends[1].seal(number, &mut vec![0; 20], pair.now);
+    let sealed = pair.ends[1].seal(number, &mut vec![0; 20], 0, pair.now);
     assert_eq!(sealed, Err(SealError::Exhausted), "a key does not seal for ever");
 }
 

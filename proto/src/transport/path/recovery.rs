@@ -1,5 +1,6 @@
 //! Acknowledgements and losses of a path (RFC 9002).
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Path, SIZE_SLACK};
@@ -15,18 +16,19 @@ const PERSISTENT_TIMEOUTS: u32 = 3;
 /// What an acknowledgement or a timeout settled.
 #[derive(Debug, Default)]
 pub(in crate::transport) struct Settled {
-    pub(in crate::transport) acked: Vec<Carried>,
     pub(in crate::transport) lost: Vec<Carried>,
     pub(in crate::transport) recovered: bool,
 }
 
 impl Path {
-    /// An acknowledgement of packets sent here. `measurable` when it came on this very path.
+    /// An acknowledgement of packets sent here: `settle` gets what they carried. `measurable` when
+    /// it came on this very path.
     pub(in crate::transport) fn on_ack(
         &mut self,
         ack: &Ack<'_>,
         measurable: bool,
         now: Instant,
+        mut settle: impl FnMut(&Carried),
     ) -> Result<Settled, FrameError> {
         if ack.largest >= self.next {
             return Err(FrameError(400, "acknowledgement of a packet never sent"));
@@ -35,33 +37,29 @@ impl Path {
         for event in self.losses.take_spurious(ack, self.largest_acked.unwrap_or(0)) {
             self.congestion.on_spurious_loss(event);
         }
-        let newly = self.take_acked(ack);
         let losses = &self.losses;
         let passed = self.mtu.on_ack(ack, |later| losses.is_overtaken(later), now);
-        if newly.is_empty() && !passed {
+        let news: usize = ack.ranges().map(|range| self.places(range).len()).sum();
+        if news == 0 && !passed {
             return Ok(settled);
         }
-        let newest = newly.last().filter(|newest| measurable && newest.count == ack.largest);
-        let sample = newest.map(|newest| self.measure(newest.at, ack.delay_us, now));
+        let newest = self.places((ack.largest, ack.largest)).next().filter(|_| measurable);
+        let sample = newest.map(|newest| self.measure(self.sent[newest].at, ack.delay_us, now));
         self.congestion.on_progress(ack.largest, self.next - 1, sample);
         if self.largest_acked < Some(ack.largest) {
-            self.heed_marks(ack, newly.len() as u64);
+            self.heed_marks(ack, news as u64);
         }
         self.largest_acked = self.largest_acked.max(Some(ack.largest));
         self.last_ack = Some(now);
-        (self.probe_count, self.waiting_since) = (0, self.oldest_question(now));
-        if newly.iter().any(|sent| sent.size.saturating_add(SIZE_SLACK) >= self.doubted_size) {
-            (self.fruitless, self.doubted_size) = (0, 0);
-        }
+        self.probe_count = 0;
         settled.recovered = std::mem::take(&mut self.suspect);
         if settled.recovered {
             self.excuse();
         }
-        for sent in newly {
-            self.mtu.on_acked(sent.count, sent.size);
-            self.congestion.on_ack(sent.size.into(), sent.count, self.rtt.smoothed(), now);
-            settled.acked.extend(sent.carried);
+        for range in ack.ranges() {
+            self.settle_acked(range, now, &mut settle);
         }
+        self.waiting_since = self.oldest_question(now);
         settled.lost = self.detect_lost(now);
         self.congestion.set_packet(self.mtu.proved());
         self.shrink();
@@ -132,18 +130,22 @@ impl Path {
         self.sent.front().map_or(now, |oldest| oldest.at.max(earliest))
     }
 
-    /// Takes acknowledged packets out of the table, oldest first.
-    fn take_acked(&mut self, ack: &Ack<'_>) -> Vec<Sent> {
-        let mut acked = Vec::new();
-        for (low, high) in ack.ranges() {
-            let from = self.sent.partition_point(|sent| sent.count < low);
-            let to = self.sent.partition_point(|sent| sent.count <= high);
-            if from < to {
-                acked.extend(self.sent.drain(from..to).rev());
+    /// Takes acknowledged packets out of the table.
+    fn settle_acked(&mut self, range: (u64, u64), now: Instant, settle: &mut impl FnMut(&Carried)) {
+        for sent in self.sent.drain(self.places(range)) {
+            self.in_flight -= u64::from(sent.size);
+            if sent.size.saturating_add(SIZE_SLACK) >= self.doubted_size {
+                (self.fruitless, self.doubted_size) = (0, 0);
             }
+            self.mtu.on_acked(sent.count, sent.size);
+            self.congestion.on_ack(sent.size.into(), sent.count, self.rtt.smoothed(), now);
+            sent.carried.iter().for_each(&mut *settle);
         }
-        acked.reverse();
-        self.in_flight -= acked.iter().map(|sent| u64::from(sent.size)).sum::<u64>();
-        acked
+    }
+
+    /// Where packets of these counts are in the table.
+    fn places(&self, (low, high): (u64, u64)) -> Range<usize> {
+        let from = self.sent.partition_point(|sent| sent.count < low);
+        from..self.sent.partition_point(|sent| sent.count <= high).max(from)
     }
 }

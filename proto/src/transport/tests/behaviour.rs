@@ -17,23 +17,21 @@ fn one_flow_fills_the_line() {
     assert!(used > 0.93, "{used} later on");
 }
 
-/// A queue that drops its tail may favour one of two flows for a while: several are asked.
+/// One packet in ten thousand is lost by chance: without any, two deterministic flows fall into step
+/// with the queue, and the drops with one of them.
 #[test]
 fn two_flows_share_a_line() {
-    let shares = [0.0, 1e3, 2e3, 3e3].map(|more| {
-        let line = Line { queue: Line::dsl().queue + more, ..Line::dsl() };
-        let mut lane = Lane::new(line, 2, 2);
+    for seed in 0..6 {
+        let mut lane = Lane::new(Line { loss: 1e-4, ..Line::dsl() }, 2, seed);
         lane.set_running(1, false);
         lane.run_for(5 * S);
         lane.set_running(1, true);
         lane.run_for(20 * S);
         let rates = lane.measure(60 * S);
+        let share = rates[0] / (rates[0] + rates[1]);
+        assert!((0.4..=0.6).contains(&share), "{share} with seed {seed}");
         assert!(rates[0] + rates[1] > 0.9 * lane.line.rate, "{rates:?}");
-        rates[0] / (rates[0] + rates[1])
-    });
-    let mean = shares.iter().sum::<f64>() / 4.0;
-    assert!((0.4..=0.6).contains(&mean), "{shares:?}");
-    assert!(shares.iter().all(|share| (0.3..=0.7).contains(share)), "{shares:?}");
+    }
 }
 
 /// The reference is the response function of Reno, which RFC 9438 section 4.3 asks CUBIC to

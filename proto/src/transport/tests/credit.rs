@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::id::{Channel, PathId, Sequence};
 use crate::transport::Config;
-use crate::transport::packet::{Carried, Packet};
+use crate::transport::packet::{Carried, Load, Packet};
 use crate::transport::send::Outbox;
 use crate::transport::window::{Credit, Pool, cost};
 use crate::wire::codec::Reader;
@@ -67,7 +67,7 @@ fn what_was_cancelled_is_settled_when_the_other_end_knows() {
 }
 
 /// All frames that an outbox has to send, without their bytes.
-fn write(outbox: &mut Outbox) -> (Vec<Frame<'static>>, Vec<Carried>) {
+fn write(outbox: &mut Outbox) -> (Vec<Frame<'static>>, Load) {
     let mut bytes = Vec::new();
     let mut packet = Packet::new(&mut bytes, 10_000);
     outbox.write(&mut packet);

@@ -211,8 +211,9 @@ fn an_idle_transport_is_small() {
     pair.send(Side::B, 0, b"hello".to_vec());
     pair.run_until_idle(MINUTES);
     pair.run_for(Duration::from_secs(5));
-    for end in [&pair.a, &pair.b] {
-        let transport = &end.transport;
+    for end in [&mut pair.a, &mut pair.b] {
+        let transport = &mut end.transport;
+        transport.rest();
         let paths: usize = transport.paths.iter().map(|path| size_of::<Path>() + path.heap()).sum();
         let heap = transport.outbox.heap() + transport.inbox.heap() + paths;
         assert_eq!((transport.control.is_empty(), transport.events.capacity()), (true, 0));
