@@ -1,33 +1,35 @@
 //! The one task that owns the machine: it brings in what happens, carries out what the machine
 //! decides, and lets it sleep until its next deadline.
 
-use std::collections::BTreeMap;
+mod store;
+mod waiting;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use p2sp_proto::control::{Member, Page, Problem};
-use p2sp_proto::id::{Boot, LanSecret, NetworkId, PeerKey, PeerName};
+use p2sp_proto::control::Problem;
+use p2sp_proto::id::PeerName;
 use p2sp_proto::node::{
-    Command, Effect, Event, Finality, Handle, Incoming, Input, Known, LocalSocket, Mapped,
-    Netcheck, Node, Output, Recipient, Registration, Scope, SocketUse, StreamHandle, Whoami, Why,
-    stream_code,
+    Command, Effect, Event, Finality, Handle, Incoming, Input, LocalSocket, Mapped, Netcheck, Node,
+    Output, Recipient, Registration, SocketUse, StreamHandle, Whoami, Why, stream_code,
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, trace, warn};
 
+pub(crate) use self::store::Store;
+use self::waiting::{Waiting, WaitingRoom};
 use crate::Rendezvous;
 use crate::desk::{Clerk, Submission};
 use crate::handle::{CLOSE_TIMEOUT, Datagram, Listing, Receipt, SendError, Spread, Unregistered};
 use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
-use crate::state::{Folder, FolderError, Memory};
+use crate::state::FolderError;
 use crate::stream::{Stream, StreamTable};
 use crate::watcher::{self, Look, Watcher};
 
@@ -198,7 +200,7 @@ impl Driver {
             }
             let running = self.phase == Phase::Running;
             tokio::select! {
-                () = self.clerk.wanted(self.readable), if running || self.readable => {}
+                () = self.clerk.wanted(self.readable), if running => {}
                 order = self.orders.recv(), if running => self.on_first_order(order),
                 () = self.streams.nudged() => self.streams.serve(&mut self.node, Instant::now()),
                 () = self.net.ready() => {}
@@ -648,226 +650,5 @@ async fn look_up(rendezvous: Rendezvous) -> Vec<SocketAddr> {
             debug!(%error, host = rendezvous.host(), "server not resolved");
             Vec::new()
         }
-    }
-}
-
-/// Outcomes that are waited for, besides the fates of messages. Bounded by the room in the send
-/// queue and, for lists and streams, by the tasks that ask.
-#[derive(Default)]
-struct WaitingRoom(BTreeMap<Handle, Waiting>);
-
-/// Whom to tell. The room a message takes in the queue is given back when this is dropped.
-enum Waiting {
-    All {
-        done: oneshot::Sender<Result<Spread, SendError>>,
-        /// How many outcomes to expect, once known.
-        members: Option<u32>,
-        spread: Spread,
-        _room: OwnedSemaphorePermit,
-    },
-    List {
-        done: oneshot::Sender<Result<Listing, SendError>>,
-        members: Vec<Member>,
-    },
-    Stream {
-        done: oneshot::Sender<Result<Stream, SendError>>,
-    },
-}
-
-impl WaitingRoom {
-    fn add(&mut self, handle: Handle, waiting: Waiting) {
-        self.0.insert(handle, waiting);
-    }
-
-    fn delivered(&mut self, handle: Handle, to: PeerName) {
-        if let Some(Waiting::All { spread, .. }) = self.0.get_mut(&handle) {
-            spread.delivered.push(to);
-            self.finish_if_complete(handle);
-        }
-    }
-
-    fn failed(&mut self, handle: Handle, to: Option<PeerName>, problem: Problem) {
-        if let Some(Waiting::All { spread, members: Some(_), .. }) = self.0.get_mut(&handle) {
-            spread.failed.push((to, problem));
-            return self.finish_if_complete(handle);
-        }
-        let error = SendError::Failed(problem);
-        match self.0.remove(&handle) {
-            Some(Waiting::All { done, .. }) => drop(done.send(Err(error))),
-            Some(Waiting::List { done, .. }) => drop(done.send(Err(error))),
-            Some(Waiting::Stream { done }) => drop(done.send(Err(error))),
-            None => {}
-        }
-    }
-
-    /// Dropped where nobody waits any more, the stream ends.
-    fn opened(&mut self, handle: Handle, stream: Stream) {
-        if let Some(Waiting::Stream { done }) = self.0.remove(&handle) {
-            drop(done.send(Ok(stream)));
-        }
-    }
-
-    fn spread(&mut self, handle: Handle, count: u32) {
-        if let Some(Waiting::All { members, .. }) = self.0.get_mut(&handle) {
-            *members = Some(count);
-            self.finish_if_complete(handle);
-        }
-    }
-
-    fn finish_if_complete(&mut self, handle: Handle) {
-        let Some(Waiting::All { members: Some(members), spread, .. }) = self.0.get(&handle) else {
-            return;
-        };
-        if spread.delivered.len() + spread.failed.len() < *members as usize {
-            return;
-        }
-        if let Some(Waiting::All { done, spread, .. }) = self.0.remove(&handle) {
-            drop(done.send(Ok(spread)));
-        }
-    }
-
-    fn listed(&mut self, handle: Handle, scope: Scope, page: Page) {
-        let Some(Waiting::List { members, .. }) = self.0.get_mut(&handle) else { return };
-        members.extend(page.members);
-        if page.next.is_some() {
-            return;
-        }
-        if let Some(Waiting::List { done, members }) = self.0.remove(&handle) {
-            drop(done.send(Ok(Listing { members, scope })));
-        }
-    }
-}
-
-/// What is remembered, and the task that writes it down.
-pub(crate) struct Store {
-    /// `None`: nothing goes to disk.
-    folder: Option<Arc<Folder>>,
-    memory: Memory,
-    server: String,
-    network: String,
-    changed: bool,
-    /// At most one write at a time.
-    writer: JoinSet<Result<(), FolderError>>,
-}
-
-impl Store {
-    pub(crate) fn new(
-        folder: Option<Folder>,
-        memory: Memory,
-        server: String,
-        network: String,
-    ) -> Self {
-        let folder = folder.map(Arc::new);
-        Self { folder, memory, server, network, changed: false, writer: JoinSet::new() }
-    }
-
-    fn remember_server(
-        &mut self,
-        key: PeerKey,
-        boot: Boot,
-        network: Option<(NetworkId, Option<LanSecret>)>,
-    ) {
-        self.memory.set_server(&self.server, key, boot);
-        if let Some((id, lan_secret)) = network {
-            self.memory.set_network(&self.network, id, lan_secret);
-        }
-        self.changed = true;
-    }
-
-    fn remember_peer(&mut self, known: Known) {
-        self.memory.set_peer(&self.network, known);
-        self.changed = true;
-    }
-
-    /// Starts to write unless a write is under way: its end comes back here.
-    fn write_if_changed(&mut self) {
-        if !self.changed || !self.writer.is_empty() {
-            return;
-        }
-        self.changed = false;
-        if let Some(folder) = self.folder.clone() {
-            let memory = self.memory.clone();
-            self.writer.spawn_blocking(move || folder.remember(&memory));
-        }
-    }
-
-    async fn finish(&mut self) {
-        while let Some(written) = self.writer.join_next().await {
-            if let Ok(Err(error)) = written {
-                warn!(%error, "state not written");
-            }
-            self.write_if_changed();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::sync::Semaphore;
-
-    fn room() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
-        let semaphore = Arc::new(Semaphore::new(1));
-        let permit = Arc::clone(&semaphore).try_acquire_owned().unwrap();
-        (semaphore, permit)
-    }
-
-    fn name(text: &str) -> PeerName {
-        PeerName::new(text).unwrap()
-    }
-
-    fn problem() -> Problem {
-        Problem { code: 404, text: "nobody".to_owned() }
-    }
-
-    #[test]
-    fn a_message_to_everybody_ends_with_its_last_outcome() {
-        let (_queue, permit) = room();
-        let (done, mut reply) = oneshot::channel();
-        let mut waiting = WaitingRoom::default();
-        let spread = Spread::default();
-        waiting.add(Handle(1), Waiting::All { done, members: None, spread, _room: permit });
-        waiting.spread(Handle(1), 2);
-        waiting.delivered(Handle(1), name("bob"));
-        assert!(reply.try_recv().is_err());
-        waiting.failed(Handle(1), Some(name("eve")), problem());
-        let expected =
-            Spread { delivered: vec![name("bob")], failed: vec![(Some(name("eve")), problem())] };
-        assert_eq!(reply.try_recv().unwrap(), Ok(expected));
-    }
-
-    #[test]
-    fn a_message_to_nobody_or_refused_ends_at_once() {
-        for refused in [false, true] {
-            let (_queue, permit) = room();
-            let (done, mut reply) = oneshot::channel();
-            let mut waiting = WaitingRoom::default();
-            let spread = Spread::default();
-            waiting.add(Handle(1), Waiting::All { done, members: None, spread, _room: permit });
-            if refused {
-                waiting.failed(Handle(1), None, problem());
-                assert_eq!(reply.try_recv().unwrap(), Err(SendError::Failed(problem())));
-            } else {
-                waiting.spread(Handle(1), 0);
-                assert_eq!(reply.try_recv().unwrap(), Ok(Spread::default()));
-            }
-        }
-    }
-
-    #[test]
-    fn a_list_ends_with_its_last_page() {
-        let (done, mut reply) = oneshot::channel();
-        let mut waiting = WaitingRoom::default();
-        waiting.add(Handle(1), Waiting::List { done, members: Vec::new() });
-        let page = |next: Option<&str>| Page {
-            members: Vec::new(),
-            next: next.map(str::to_owned),
-            total: 0,
-        };
-        waiting.listed(Handle(1), Scope::Network, page(Some("more")));
-        assert!(reply.try_recv().is_err());
-        waiting.listed(Handle(1), Scope::Network, page(None));
-        let listing = Listing { members: Vec::new(), scope: Scope::Network };
-        assert_eq!(reply.try_recv().unwrap(), Ok(listing));
     }
 }
