@@ -17,6 +17,18 @@ fn one_flow_fills_the_line() {
     assert!(used > 0.93, "{used} later on");
 }
 
+/// A line so fast that one message takes longer than two round trips: only the sender knows that
+/// the window holds it back.
+#[test]
+fn long_messages_follow_each_other_without_a_pause() {
+    let line = Line { rate: 50e6, queue: 1e9, delay: MS / 2, ..Line::dsl() };
+    let mut lane = Lane::new(line, 1, 8);
+    lane.message = vec![7; 256 << 10].into();
+    lane.run_for(S / 2);
+    let used = lane.measure(S)[0] / lane.line.rate;
+    assert!(used > 0.9, "{used}");
+}
+
 /// One packet in ten thousand is lost by chance: without any, two deterministic flows fall into step
 /// with the queue, and the drops with one of them.
 #[test]

@@ -98,6 +98,8 @@ pub(super) struct Lane {
     pub(super) lengths: BTreeMap<usize, u64>,
     /// Packets that the line marked.
     pub(super) marked: u64,
+    /// What the flows send, over and over.
+    pub(super) message: Bytes,
     busy: Instant,
     flights: BTreeMap<(Instant, u64), Flight>,
     serial: u64,
@@ -122,6 +124,7 @@ impl Lane {
             burst: 0,
             lengths: BTreeMap::new(),
             marked: 0,
+            message: MESSAGE,
             busy: now,
             flights: BTreeMap::new(),
             serial: 0,
@@ -186,7 +189,8 @@ impl Lane {
     fn pump(&mut self, index: usize) {
         let now = self.now;
         let flow = &mut self.flows[index];
-        while flow.running && flow.sender.send(Channel(0), MESSAGE, now).is_ok() {}
+        let message = &self.message;
+        while flow.running && flow.sender.send(Channel(0), message.clone(), now).is_ok() {}
         while let Some(message) = flow.receiver.poll_message(now) {
             flow.got += message.payload.len() as u64;
         }
