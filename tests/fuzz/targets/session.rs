@@ -80,7 +80,7 @@ fuzz_target!(|input: Input<'_>| {
                 let count = &mut counts[from][usize::from(path)];
                 let number = PacketNumber::new(PathId(path), *count);
                 *count += 1;
-                ends[from].seal(number, &mut packet, now).expect("a number not used before");
+                ends[from].seal(number, &mut packet, 0, now).expect("a number not used before");
                 waiting.push(Waiting { to: 1 - from, plain, packet, opened: false });
             }
             Operation::Open { nth, spoiled, again } => {
