@@ -16,6 +16,8 @@ use p2sp_proto::wire::frame::{Rekey, RekeyStep};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
+/// The path of packets that carry the frames of a rekeying.
+const FRAMES: PathId = PathId(4);
 const NETWORK: NetworkId = NetworkId([5; 16]);
 
 #[derive(Arbitrary, Debug)]
@@ -70,6 +72,7 @@ fuzz_target!(|input: Input<'_>| {
     let mut now = Instant::now();
     let Some(mut ends) = shake(&input, &mut rng, now) else { return };
     let (mut counts, mut waiting) = ([[0u64; 4]; 2], Vec::new());
+    let mut frames = [0u64; 2];
     for operation in input.operations {
         match operation {
             Operation::Seal { second, path, len } => {
@@ -91,7 +94,10 @@ fuzz_target!(|input: Input<'_>| {
                     open(&mut ends[parcel.to], parcel, None, now);
                 }
             }
-            Operation::Rekey { second } => rekey(&mut ends, usize::from(second), &mut rng, now),
+            Operation::Rekey { second } => {
+                let from = usize::from(second);
+                rekey(&mut ends, from, &mut frames, &mut rng, now);
+            }
             Operation::Invent { second, generation, answer, key } => {
                 let step = if answer { RekeyStep::Answer } else { RekeyStep::Offer };
                 let frame = Rekey { generation, step, public: key };
@@ -124,13 +130,30 @@ fn open(end: &mut Session, parcel: &mut Waiting, spoiled: Option<u16>, now: Inst
 }
 
 /// The frames of one rekeying, all of which arrive.
-fn rekey(ends: &mut [Session; 2], from: usize, rng: &mut ChaCha8Rng, now: Instant) {
+fn rekey(
+    ends: &mut [Session; 2],
+    from: usize,
+    frames: &mut [u64; 2],
+    rng: &mut ChaCha8Rng,
+    now: Instant,
+) {
     ends[from].request_rekey();
     let Some(offer) = ends[from].poll_rekey(rng, now) else { return };
+    carry(ends, from, frames, now);
     let answer = ends[1 - from].handle_rekey(&offer, rng, now).expect("an honest offer");
     if let Some(answer) = answer {
+        carry(ends, 1 - from, frames, now);
         ends[from].handle_rekey(&answer, rng, now).expect("an honest answer");
     }
+}
+
+/// The packet that a frame travels in: it shows its receiver how far the keys of its sender are.
+fn carry(ends: &mut [Session; 2], from: usize, frames: &mut [u64; 2], now: Instant) {
+    let mut packet = vec![0; ends[from].header_len() + 1];
+    let number = PacketNumber::new(FRAMES, frames[from]);
+    frames[from] += 1;
+    ends[from].seal(number, &mut packet, 0, now).expect("a number not used before");
+    ends[1 - from].open(&mut packet, now).expect("an honest packet");
 }
 
 fn shake(input: &Input<'_>, rng: &mut ChaCha8Rng, now: Instant) -> Option<[Session; 2]> {
