@@ -401,7 +401,7 @@ impl OutMessage {
     fn restart(&mut self) {
         let accepted = self.state == State::EarlyAccepted;
         (self.acked, self.lost) = (Ranges::default(), Ranges::default());
-        (self.sent, self.copied) = (0, false);
+        (self.sent, self.copied, self.path) = (0, false, None);
         if accepted {
             self.accept();
         }

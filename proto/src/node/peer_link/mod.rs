@@ -84,8 +84,9 @@ pub(super) struct PeerLink {
     punch: Punch,
     direct: BTreeMap<PathId, Route>,
     unproved: BTreeMap<PathId, ([u8; 8], Route)>,
-    /// The direct path that was closed last, and its route.
-    left: Option<(Route, PathId)>,
+    /// Direct paths of this session that are out of use, and their routes, newest last: what went
+    /// there may still be acknowledged, and the other side may still speak there.
+    left: VecDeque<(PathId, Route)>,
     preferred: PathId,
     /// Direct paths that each side began in this session.
     own_paths: u8,
@@ -213,7 +214,7 @@ impl PeerLink {
             punch: Punch::new(),
             direct: BTreeMap::new(),
             unproved: BTreeMap::new(),
-            left: None,
+            left: VecDeque::new(),
             preferred: PathId::SERVER,
             own_paths: 0,
             their_paths: 0,

@@ -1,5 +1,6 @@
 //! Paths to a peer: the relayed one, direct ones, and the agent that finds them (SPEC section 9).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ const OFFER_TTL: Duration = Duration::from_secs(3);
 const RELAY_PATIENCE: Duration = Duration::from_secs(1);
 /// Paths that wait for a PATH_RESPONSE at a time; more would be somebody else's packets.
 const UNPROVED_MAX: usize = 4;
+
+/// Paths out of use whose routes are remembered: what they still carry is acknowledged soon.
+const LEFT_KEPT: usize = 4;
 
 /// Ids of direct paths.
 const PATH_IDS: RangeInclusive<u8> = 1..=254;
@@ -117,7 +121,7 @@ impl PeerLink {
     pub(super) fn forget_paths(&mut self) {
         self.direct.clear();
         self.unproved.clear();
-        self.left = None;
+        self.left = VecDeque::new();
         self.preferred = PathId::SERVER;
         self.reintroduce_at = None;
         (self.own_paths, self.their_paths) = (0, 0);
@@ -175,6 +179,9 @@ impl PeerLink {
             return self.move_path(path, route, now);
         }
         if !self.is_welcome(path) {
+            if self.route_of(path).is_none() {
+                self.remember(path, route);
+            }
             return;
         }
         if self.has_validated(route) {
@@ -234,8 +241,8 @@ impl PeerLink {
     pub(super) fn open_direct(&mut self, path: PathId, route: Route, now: Instant) {
         let old: Vec<PathId> = self.direct.keys().copied().collect();
         self.open_transport_path(path, now);
-        if let Some((_, former)) = self.left.take_if(|(of, _)| *of == route) {
-            self.conversation.transport().resume_path(path, former, now);
+        for (former, _) in self.left.iter().filter(|(_, of)| *of == route) {
+            self.conversation.transport().resume_path(path, *former, now);
         }
         if let Some(rtt) = self.agent.as_ref().and_then(|agent| agent.rtt(route)) {
             self.conversation.transport().set_rtt_hint(path, rtt);
@@ -264,12 +271,26 @@ impl PeerLink {
     pub(super) fn close_direct(&mut self, path: PathId, now: Instant) {
         self.unproved.remove(&path);
         if let Some(route) = self.direct.remove(&path) {
-            self.left = Some((route, path));
+            self.remember(path, route);
             if self.preferred == path {
                 self.prefer(PathId::SERVER, now);
             }
         }
         self.conversation.transport().close_path(path, now);
+    }
+
+    fn remember(&mut self, path: PathId, route: Route) {
+        if self.left.len() >= LEFT_KEPT {
+            self.left.pop_front();
+        }
+        self.left.push_back((path, route));
+    }
+
+    /// The route of a direct path that is, will be or was in use. `None` is the relayed path.
+    pub(super) fn route_of(&self, path: PathId) -> Option<Route> {
+        let unproved = || self.unproved.get(&path).map(|(_, route)| *route);
+        let left = || self.left.iter().rfind(|(of, _)| *of == path).map(|(_, route)| *route);
+        self.direct.get(&path).copied().or_else(unproved).or_else(left)
     }
 
     /// A route that was in doubt answers checks.

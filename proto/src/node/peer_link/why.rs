@@ -20,7 +20,7 @@ impl PeerLink {
 
     pub(super) fn view_of(&self, path: PathId) -> PathView {
         let rtt = self.conversation.transport_ref().path_stats(path).and_then(|stats| stats.rtt);
-        match self.direct.get(&path) {
+        match self.route_of(path) {
             Some(route) => PathView::Direct { address: route.remote, rtt },
             None => PathView::Relay { rtt },
         }

@@ -80,6 +80,29 @@ fn either_side_may_begin_and_both_at_once() {
     }
 }
 
+/// Whoever of them controls the pair, and however their first packets cross.
+#[test]
+fn what_went_without_a_server_is_reported_as_direct() {
+    for (n, late) in (3..8).flat_map(|n| (0..6).map(move |late| (n, late * ONE_WAY / 2))) {
+        let mut net = Net::new();
+        net.drops = server_is_away;
+        net.add(1, Config { known: vec![met(n, "bob")], ..member(1, "alice") });
+        net.add(n, Config { known: vec![met(1, "alice")], ..member(n, "bob") });
+        net.start(1);
+        net.start(n);
+        net.run(second(1));
+        net.send(1, 1, "bob", "from alice");
+        net.run(late);
+        net.send(n, 2, "alice", "from bob");
+        net.run(second(1));
+        for (end, handle) in [(1, 1), (n, 2)] {
+            assert!(net.is_delivered(end, handle), "{n} {late:?}");
+            let relayed = |e: &Event| matches!(e, Event::Delivered { path, .. } if !matches!(path, PathView::Direct { .. }));
+            assert_eq!(net.count(end, relayed), 0, "{n} {late:?} {:#?}", net.seen);
+        }
+    }
+}
+
 #[test]
 fn strangers_meet_only_when_there_is_no_server_to_ask() {
     let mut net = Net::new();
