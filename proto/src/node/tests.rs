@@ -3,6 +3,7 @@
 mod hiding;
 mod network;
 mod punch;
+mod readable;
 mod reasons;
 mod sizes;
 mod sleep;

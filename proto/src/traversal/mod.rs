@@ -250,6 +250,11 @@ impl Agent {
         Candidates { generation: self.local_generation, list: self.local.told() }
     }
 
+    /// The generation of what [`Self::local_candidates`] tells.
+    pub fn local_generation(&self) -> u64 {
+        self.local_generation
+    }
+
     /// The peer's set; an older generation is ignored. Sets that follow each other faster than
     /// once a second are taken in at that pace, the newest first.
     pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
