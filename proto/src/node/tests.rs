@@ -9,6 +9,7 @@ mod network;
 mod paths;
 mod punch;
 mod reasons;
+mod replay;
 mod sizes;
 mod sleep;
 mod streams;

@@ -145,3 +145,49 @@ fn a_direct_path_is_looked_for_as_long_as_the_pair_talks() {
     let line = net.host(1).node.diagnose().swap_remove(0);
     assert!(!line.contains("prefers PathId(0)"), "{line}");
 }
+
+/// Both sides know at once how long a round trip takes, and how much may be on its way.
+#[test]
+fn a_route_that_is_found_again_goes_on_with_what_was_measured() {
+    let mut net = Net::of_two();
+    for n in 1..4 {
+        net.send(1, n, "bob", &"x".repeat(1 << 20));
+        net.send(2, n, "alice", &"x".repeat(1 << 20));
+        net.run(second(3));
+    }
+    net.drops = between_peers;
+    net.send(1, 8, "bob", "into the gap");
+    net.run(second(6));
+    for (n, other) in [(1, "bob"), (2, "alice")] {
+        let path = net.host(n).node.why(&other.parse().unwrap()).unwrap().path;
+        assert!(matches!(path, PathView::Relay { .. }), "{path:?}");
+        net.host(n).events.clear();
+    }
+    net.drops = |_| false;
+    net.run(second(5));
+    for n in [1, 2] {
+        let resumed = |e: &Event| {
+            matches!(e, Event::Path { path: PathView::Direct { rtt: Some(_), .. }, .. })
+        };
+        assert_eq!(net.count(n, resumed), 1, "{n} {:#?}", net.host(n).events);
+    }
+}
+
+/// Expanded keys, and room for messages on their way.
+#[test]
+fn a_quiet_link_gives_back_what_it_can_make_again() {
+    let mut net = Net::of_two();
+    net.send(1, 1, "bob", "hello");
+    net.send(2, 1, "alice", "hello");
+    net.run(second(290));
+    for (n, other) in [(1, 2), (2, 1)] {
+        let later = net.now + second(30);
+        let Node { links, core, .. } = &mut net.host(n).node;
+        let link = links.get_mut(&key(other).public()).unwrap();
+        let took = allocation_counter::measure(|| link.handle_timeout(core, later));
+        assert!(took.bytes_current <= -1500, "{took:?}");
+    }
+    net.send(1, 2, "bob", "again");
+    net.run(second(1));
+    assert!(net.is_delivered(1, 2));
+}
