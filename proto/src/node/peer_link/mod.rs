@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::RngCore;
 
-use self::handshake::Handshake;
+use self::handshake::{Cause, Handshake};
 pub(super) use self::punch::Grant;
 use self::punch::Punch;
 use self::train::Coupled;
@@ -32,8 +32,8 @@ use super::why::Party;
 use crate::control::{self, CandidateKindText, Connect, Exposure};
 use crate::conversation::{Conversation, PacketError};
 use crate::id::{
-    Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
-    Token,
+    Address, Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel,
+    Sequence, Token,
 };
 use crate::io::{Ecn, Route};
 use crate::session::{Meeting, OpenError, check_keys};
@@ -66,6 +66,8 @@ pub(super) struct PeerLink {
     handshake: Option<Box<Handshake>>,
     /// The last inits answered and the answers, newest last: the same init gets the same reply.
     replied: VecDeque<([u8; 16], Vec<u8>)>,
+    /// The session that waits for its first packet, and the boot of the process that began it.
+    answered: Option<(Address, Boot)>,
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
     /// Which of the two hides, if one does: there is no agent then.
@@ -202,6 +204,7 @@ impl PeerLink {
             conversation: Conversation::new(config(core.own, member.key), now),
             handshake: None,
             replied: VecDeque::new(),
+            answered: None,
             relay: None,
             connect: None,
             hides: (core.exposure == Exposure::Hidden).then_some(Party::Own),
@@ -395,6 +398,7 @@ impl PeerLink {
         self.conversation.drop_session();
         self.abandon_handshake(now);
         self.replied.clear();
+        self.answered = None;
         self.stop_punch(core, now);
         self.release_socket(core);
         self.agent = None;
@@ -424,6 +428,12 @@ impl PeerLink {
             let frame = ControlFrame::Close(code, reason.to_owned());
             self.conversation.transport().control(frame, None, now);
         }
+    }
+
+    /// Which session packets are sealed with.
+    #[cfg(test)]
+    pub(super) fn session_id(&self) -> Option<Address> {
+        self.conversation.session().map(crate::session::Session::local)
     }
 
     /// Says anything to the peer, as one that breaks the rules would.
@@ -480,9 +490,10 @@ impl PeerLink {
                 return self.drop_session(core, now);
             }
         };
-        if arrived.confirmed && !self.has_open_path() {
-            self.began_session(core, now);
+        if arrived.confirmed {
+            self.note_confirmed(core, now);
         }
+        self.note_heard(now);
         (self.last_heard, self.alive_at) = (now, now);
         if let Origin::Direct(route, mark) = origin {
             self.conversation.transport().note_mark(arrived.number.path(), mark, now);
@@ -668,7 +679,7 @@ impl PeerLink {
         self.offered.take_if(|offer| offer.until <= now);
         if self.deaf_at().is_some_and(|at| at <= now) {
             self.last_heard = now;
-            self.begin_handshake(core, now);
+            self.begin_handshake(Cause::Silence, core, now);
         }
         if self.lost_at().is_some_and(|at| at <= now) {
             self.lose_streams(now);
