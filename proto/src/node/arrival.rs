@@ -1,13 +1,14 @@
 //! Datagrams that arrive: whose each one is.
 
+use std::collections::VecDeque;
+use std::time::Instant;
+
 use super::core::Owner;
 use super::peer_link::{self, Origin};
 use super::{Affected, Node, STRAY_TTL, STRAYS_MAX, server_link};
 use crate::id::{PeerKey, RelayChannel};
 use crate::io::{Ecn, Route};
 use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
-use std::collections::VecDeque;
-use std::time::Instant;
 
 impl Node {
     pub(super) fn handle_datagram(
@@ -42,20 +43,14 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_from_server(&mut self, route: Route, data: &mut [u8], now: Instant) {
+    fn handle_from_server(&mut self, route: Route, data: &mut [u8], now: Instant) {
         self.unflushed = Affected::Whole;
         let mut notices = Vec::new();
         self.server.handle_datagram(route, data, &mut notices, &mut self.core, now);
         self.handle_server_notices(notices, now);
     }
 
-    pub(super) fn handle_from_peer(
-        &mut self,
-        key: PeerKey,
-        origin: Origin,
-        data: &mut [u8],
-        now: Instant,
-    ) {
+    fn handle_from_peer(&mut self, key: PeerKey, origin: Origin, data: &mut [u8], now: Instant) {
         let via = self.via();
         if let Some(link) = self.links.get_mut(&key) {
             link.handle_datagram(origin, data, via, &mut self.core, now);
@@ -63,7 +58,7 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_relayed(&mut self, route: Route, data: &mut [u8], now: Instant) {
+    fn handle_relayed(&mut self, route: Route, data: &mut [u8], now: Instant) {
         let Ok((header, _)) = RelayHeader::decode(data) else { return };
         let ours = |up: &server_link::Up| up.token == header.token && up.route == route;
         if !self.server.up().is_some_and(ours) {
@@ -77,7 +72,7 @@ impl Node {
     }
 
     /// The introduction may be a moment behind the first relayed datagram.
-    pub(super) fn keep_stray(&mut self, channel: RelayChannel, datagram: &[u8], now: Instant) {
+    fn keep_stray(&mut self, channel: RelayChannel, datagram: &[u8], now: Instant) {
         self.strays.retain(|(at, ..)| now.saturating_duration_since(*at) < STRAY_TTL);
         if self.strays.len() < STRAYS_MAX {
             self.strays.push_back((now, channel, datagram.to_vec()));
@@ -93,7 +88,7 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_direct_init(&mut self, route: Route, data: &mut [u8], now: Instant) {
+    fn handle_direct_init(&mut self, route: Route, data: &mut [u8], now: Instant) {
         let met = self.links.iter().find(|(_, link)| link.has_met_on(route));
         if let Some(key) = met.map(|(key, _)| *key) {
             self.handle_from_peer(key, Origin::Direct(route, Ecn::NotEct), data, now);
@@ -101,7 +96,7 @@ impl Node {
     }
 
     /// A check carries the tag of its pair; each agent knows its own.
-    pub(super) fn handle_stun(&mut self, route: Route, data: &[u8], now: Instant) {
+    fn handle_stun(&mut self, route: Route, data: &[u8], now: Instant) {
         if self.profiler.handle(route, data) || self.lifetime.handle(route, data) {
             return;
         }

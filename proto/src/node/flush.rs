@@ -1,12 +1,13 @@
 //! What happened becomes datagrams and events: the parts are drained until nothing moves.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use super::api::Event;
 use super::peer_link::{Flushed, Notice, PeerLink};
 use super::renewal::Need;
 use super::{Affected, Node};
 use crate::id::PeerKey;
-use std::collections::BTreeSet;
-use std::time::Instant;
 
 impl Node {
     /// Drains the parts until nothing moves.
@@ -72,7 +73,7 @@ impl Node {
         self.touched.extend(unfinished);
     }
 
-    pub(super) fn handle_link_notice(&mut self, key: PeerKey, notice: Notice, now: Instant) {
+    fn handle_link_notice(&mut self, key: PeerKey, notice: Notice, now: Instant) {
         if !notice.is_ordinary() {
             self.unflushed = Affected::Whole;
         }

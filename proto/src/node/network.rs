@@ -1,5 +1,8 @@
 //! The network under this node: its sockets, where they are seen, what its NAT is like.
 
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
 use super::api::{Event, LocalSocket, Mapped, SocketUse};
 use super::peer_link::Via;
 use super::profile::Target;
@@ -8,8 +11,6 @@ use super::{Node, Phase};
 use crate::control::Exposure;
 use crate::io::Route;
 use crate::traversal::nat::{Field, Profile};
-use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 impl Node {
     pub(super) fn handle_opened(&mut self, usage: SocketUse, bound: &[SocketAddr], now: Instant) {
@@ -33,7 +34,7 @@ impl Node {
         self.route_v4().map(|route| route.remote)
     }
 
-    pub(super) fn route_v4(&self) -> Option<Route> {
+    fn route_v4(&self) -> Option<Route> {
         let session = self.via().map(|via| via.route);
         let mut routes = session.into_iter().chain(self.server.other_family(&self.core));
         routes.find(|route| route.remote.is_ipv4())
