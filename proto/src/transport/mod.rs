@@ -17,6 +17,7 @@ mod ack;
 mod api;
 mod congestion;
 mod control;
+mod early;
 mod incoming;
 mod loss;
 mod marking;
@@ -25,6 +26,7 @@ mod outgoing;
 mod pacing;
 mod packet;
 mod path;
+mod paths;
 mod ranges;
 mod receive;
 mod rtt;
@@ -42,17 +44,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::id::{Channel, Epoch, PacketNumber, PathId, Sequence};
-use crate::io::Ecn;
 use crate::time::earliest;
 use crate::wire::codec::Reader;
 use crate::wire::frame::Frame;
 pub use api::{Config, ControlFrame, Event, FrameError, PathKind, PathStats, Received, SendError};
 use control::ControlQueue;
+use early::{Early, EarlySession};
 use incoming::Arrival;
-use packet::{Carried, Packet};
-use path::{Memory, Path, Silence};
-use receive::{Inbox, Origin, Part};
-use send::{EarlyVerdict, Outbox};
+use packet::Carried;
+use path::{Path, Silence};
+use paths::Closed;
+use receive::{Inbox, Part};
+use send::Outbox;
 use stream::Streams;
 pub use stream::{
     DATAGRAMS_MAX, DatagramError, OpenStreamError, Opener, Read, STREAMS_OPEN_MAX, StreamError,
@@ -62,9 +65,6 @@ use streams::Turn;
 
 /// Paths with state at one time. A session numbers at most 256; few are in use at once.
 const PATHS_MAX: usize = 16;
-/// How long a closed path's round-trip time and window mean something for its route: networks that
-/// change do so for longer.
-const MEMORY_TTL: Duration = Duration::from_secs(10);
 /// Guess of a round trip where no path was measured, for growing windows.
 const RTT_GUESS: Duration = Duration::from_millis(100);
 
@@ -88,28 +88,6 @@ pub struct Transport {
     early: Option<Box<Early>>,
     /// Of the path that was closed last.
     closed: Option<Box<Closed>>,
-}
-
-/// What a closed path leaves behind.
-#[derive(Debug)]
-struct Closed {
-    path: PathId,
-    at: Instant,
-    memory: Memory,
-}
-
-/// Early data whose fate is not known.
-#[derive(Debug)]
-struct Early {
-    session: EarlySession,
-    control: Vec<Carried>,
-}
-
-/// Whether the session that the handshake made has started here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EarlySession {
-    Awaited,
-    Started,
 }
 
 impl Transport {
@@ -206,179 +184,6 @@ impl Transport {
         }
     }
 
-    /// A path becomes usable for data. `payload_max`: bytes of frames in a datagram of the base
-    /// size on it (where it carries larger ones, that is found out), at
-    /// least 256. The first open path is preferred until `prefer_path` says otherwise.
-    pub fn open_path(&mut self, path: PathId, kind: PathKind, payload_max: usize, now: Instant) {
-        let Some(index) = self.ensure_path(path, now) else { return };
-        self.paths[index].open(kind, payload_max);
-        // Until something sent there was acknowledged, messages go twice: an idle pair settles that before it talks.
-        self.paths[index].confirm_due |= kind == PathKind::Direct;
-        self.preferred = self.preferred.or(Some(path));
-        self.rescue(now);
-    }
-
-    /// What a round trip on a path is likely to take, measured by other means: shortens the
-    /// first probe timeouts.
-    pub fn set_rtt_hint(&mut self, path: PathId, rtt: Duration) {
-        if let Some(index) = self.index(path)
-            && self.paths[index].rtt.measured().is_none()
-        {
-            self.paths[index].rtt = rtt::Rtt::guess(rtt);
-        }
-    }
-
-    /// A path that was opened just now has the route of a former one: it begins with the round-trip
-    /// time of that and, as after a loss, its window, if it was the last one to be closed and that
-    /// is not long ago.
-    pub fn resume_path(&mut self, path: PathId, former: PathId, now: Instant) {
-        let fresh = |closed: &mut Box<Closed>| {
-            closed.path == former && now.saturating_duration_since(closed.at) <= MEMORY_TTL
-        };
-        if let Some(closed) = self.closed.take_if(fresh)
-            && let Some(index) = self.index(path)
-        {
-            self.paths[index].resume(closed.memory);
-        }
-    }
-
-    /// The path is not to be used any more in this session; what was in flight there is resent
-    /// elsewhere.
-    pub fn close_path(&mut self, path: PathId, now: Instant) {
-        self.ended.get_or_insert_default()[usize::from(path.0 / 64)] |= 1 << (path.0 % 64);
-        if self.preferred == Some(path) {
-            self.preferred = None;
-        }
-        if let Some(index) = self.index(path) {
-            let carried = self.paths[index].take_all();
-            let memory = self.paths.remove(index).memory();
-            let closed = memory.map(|memory| Box::new(Closed { path, at: now, memory }));
-            self.closed = closed.or(self.closed.take());
-            self.requeue(&carried, now);
-        }
-        if self.preferred.is_none() {
-            self.preferred = self.best_path(None).map(|index| self.paths[index].id);
-        }
-    }
-
-    /// The route below a path changed (migration): RTT and congestion start anew.
-    pub fn reset_path(&mut self, path: PathId, now: Instant) {
-        if let Some(index) = self.index(path) {
-            let carried = self.paths[index].reset(now);
-            self.requeue(&carried, now);
-        }
-    }
-
-    /// Whether the path is suspect.
-    pub fn is_suspect(&self, path: PathId) -> bool {
-        self.index(path).is_some_and(|index| self.paths[index].suspect)
-    }
-
-    /// A suspect path was proved by other means: it carries data again at once.
-    pub fn restore_path(&mut self, path: PathId, now: Instant) {
-        if let Some(index) = self.index(path).filter(|index| self.paths[*index].suspect) {
-            self.paths[index].restore(now);
-            self.rescue(now);
-        }
-    }
-
-    /// Which path data prefers now; must be open. Others stay warm.
-    pub fn prefer_path(&mut self, path: PathId, _now: Instant) {
-        if self.index(path).is_some_and(|index| self.paths[index].is_open()) {
-            self.preferred = Some(path);
-        }
-    }
-
-    /// Figures of an open path.
-    pub fn path_stats(&self, path: PathId) -> Option<PathStats> {
-        self.paths[self.index(path)?].stats()
-    }
-
-    /// Frames for message 1, at most `max` bytes; `None` when nothing is queued. Counted as in
-    /// flight until `early_verdict`, which must follow; asking again before counts as rejected.
-    pub fn poll_early(&mut self, max: usize, now: Instant) -> Option<Vec<u8>> {
-        self.early_verdict(false, now);
-        let mut frames = Vec::new();
-        let mut packet = Packet::new(&mut frames, max);
-        // Messages first: a registration must come before what needs it.
-        self.outbox.write_early(&mut packet);
-        self.control.write(&mut packet, |path| path.is_none());
-        let control: Vec<Carried> = std::mem::take(&mut packet.carried)
-            .into_iter()
-            .filter(|carried| matches!(carried, Carried::Control(_)))
-            .collect();
-        if frames.is_empty() {
-            return None;
-        }
-        self.early = Some(Box::new(Early { session: EarlySession::Awaited, control }));
-        Some(frames)
-    }
-
-    /// Whether the other end took the early data. May come before or after `start_session`.
-    pub fn early_verdict(&mut self, accepted: bool, now: Instant) {
-        let Some(early) = self.early.take() else { return };
-        let verdict = match (accepted, early.session) {
-            (true, EarlySession::Started) => EarlyVerdict::Accepted,
-            (true, EarlySession::Awaited) => EarlyVerdict::AcceptedBefore,
-            (false, _) => EarlyVerdict::Rejected,
-        };
-        self.outbox.end_early(verdict);
-        if !accepted {
-            self.requeue(&early.control, now);
-        }
-    }
-
-    /// Frames of accepted early data (responder), from a sender of this epoch: MESSAGE and SKIP
-    /// are honoured, the rest is returned as control events like in `handle_packet`.
-    /// `start_session` with the same epoch follows, at once or when the session is confirmed.
-    ///
-    /// # Errors
-    /// [`FrameError`] when the frames break the rules; drop the handshake.
-    pub fn handle_early(
-        &mut self,
-        remote_epoch: Epoch,
-        frames: &[u8],
-        now: Instant,
-    ) -> Result<(), FrameError> {
-        self.inbox.begin_early(remote_epoch);
-        let was_readable = self.inbox.is_readable();
-        let mut reader = Reader::new(frames);
-        while !reader.is_empty() {
-            match Frame::decode(&mut reader).map_err(|_| MALFORMED)? {
-                Frame::Message(message) => {
-                    self.check_channel(message.channel)?;
-                    self.inbox.on_message(&message, Origin::Early, &self.config, now)?;
-                }
-                Frame::Skip(channel, below) => {
-                    self.check_channel(channel)?;
-                    self.inbox.on_skip(channel, below, now);
-                }
-                frame @ (Frame::Padding(_)
-                | Frame::Ping
-                | Frame::Observed(_)
-                | Frame::Ack(_)
-                | Frame::Receipt(..)
-                | Frame::Window(..)
-                | Frame::Blocked(..)
-                | Frame::Confirm
-                | Frame::PathChallenge(_)
-                | Frame::PathResponse(_)
-                | Frame::PathRetire(_)
-                | Frame::Candidates(_)
-                | Frame::Rekey(_)
-                | Frame::Close(..)
-                | Frame::Open(_)
-                | Frame::Nat(..)
-                | Frame::Punch(_)
-                | Frame::Stream(_)
-                | Frame::Datagram(_)
-                | Frame::Unknown(_)) => self.pass_on(&frame, PathId::SERVER)?,
-            }
-        }
-        self.note_readable(was_readable);
-        Ok(())
-    }
-
     /// An authenticated packet of the running session. Frames not owned here come out of
     /// `poll_event` as [`Event::Control`].
     ///
@@ -413,19 +218,6 @@ impl Transport {
         self.note_writable();
         self.note_arrival(number, &arrival, now);
         Ok(())
-    }
-
-    /// The packet that was handled last on `path` came with a congestion mark.
-    pub fn note_mark(&mut self, path: PathId, mark: Ecn, now: Instant) {
-        if let Some(index) = self.index(path).filter(|_| mark != Ecn::NotEct) {
-            self.paths[index].received.note_mark(mark, now);
-        }
-    }
-
-    /// The mark of packets that leave on `path`.
-    pub fn mark(&self, path: PathId) -> Ecn {
-        let marked = self.index(path).is_some_and(|index| self.paths[index].is_marked());
-        if marked { Ecn::Ect0 } else { Ecn::NotEct }
     }
 
     /// Appends the frames of the next packet to `out` and names its number, or `None` when
