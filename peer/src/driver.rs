@@ -1,6 +1,8 @@
 //! The one task that owns the machine: it brings in what happens, carries out what the machine
 //! decides, and lets it sleep until its next deadline.
 
+mod events;
+mod orders;
 mod store;
 mod waiting;
 
@@ -11,64 +13,27 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use p2sp_proto::control::Problem;
-use p2sp_proto::id::PeerName;
 use p2sp_proto::node::{
-    Command, Effect, Event, Finality, Handle, Incoming, Input, LocalSocket, Mapped, Netcheck, Node,
-    Output, Recipient, Registration, SocketUse, StreamHandle, Whoami, Why, stream_code,
+    Effect, Event, Finality, Incoming, Input, LocalSocket, Mapped, Node, Output, Registration,
+    SocketUse,
 };
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, trace, warn};
 
+pub(crate) use self::orders::Order;
 pub(crate) use self::store::Store;
-use self::waiting::{Waiting, WaitingRoom};
+use self::waiting::WaitingRoom;
 use crate::Rendezvous;
-use crate::desk::{Clerk, Submission};
-use crate::handle::{CLOSE_TIMEOUT, Datagram, Listing, Receipt, SendError, Spread, Unregistered};
+use crate::desk::Clerk;
+use crate::handle::{Datagram, Unregistered};
 use crate::lan::Lan;
 use crate::net::Net;
 use crate::portmap::PortMapper;
 use crate::state::FolderError;
 use crate::stream::{Stream, StreamTable};
 use crate::watcher::{self, Look, Watcher};
-
-/// What applications ask of the driver, besides what lies at the desk.
-pub(crate) enum Order {
-    SendAll {
-        handle: Handle,
-        payload: Bytes,
-        room: OwnedSemaphorePermit,
-        done: oneshot::Sender<Result<Spread, SendError>>,
-    },
-    List {
-        handle: Handle,
-        done: oneshot::Sender<Result<Listing, SendError>>,
-    },
-    Whoami {
-        done: oneshot::Sender<Whoami>,
-    },
-    Why {
-        name: PeerName,
-        done: oneshot::Sender<Option<Why>>,
-    },
-    Netcheck {
-        done: oneshot::Sender<Netcheck>,
-    },
-    OpenStream {
-        handle: Handle,
-        to: Recipient,
-        done: oneshot::Sender<Result<Stream, SendError>>,
-    },
-    Datagram {
-        to: PeerName,
-        payload: Bytes,
-        done: oneshot::Sender<Result<(), SendError>>,
-    },
-    Command(Command),
-    Close,
-}
 
 /// How it stands with the server.
 #[derive(Clone, Debug)]
@@ -417,214 +382,8 @@ impl Driver {
     }
 }
 
-// ---- orders
-
-impl Driver {
-    /// Without anybody who could give orders the peer says good bye.
-    fn on_first_order(&mut self, order: Option<Order>) {
-        let now = Instant::now();
-        match order {
-            Some(order) => self.on_order(order, now),
-            None => self.start_closing(now),
-        }
-    }
-
-    /// Takes what orders there are, so that they share datagrams.
-    fn take_orders(&mut self, now: Instant) {
-        self.take_submissions(now);
-        for _ in 0..ORDERS_AT_ONCE {
-            if self.phase != Phase::Running {
-                return;
-            }
-            let Ok(order) = self.orders.try_recv() else { return };
-            self.on_order(order, now);
-        }
-    }
-
-    /// Takes the messages that lie at the desk.
-    fn take_submissions(&mut self, now: Instant) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let Self { clerk, node, .. } = self;
-        let mut given_up = Vec::new();
-        clerk.take(
-            |Submission { handle, to, payload }| {
-                node.handle_input(Input::Command(Command::Send { handle, to, payload }), now);
-            },
-            |handle| given_up.push(handle),
-        );
-        for handle in given_up {
-            self.node.handle_input(Input::Command(Command::Cancel { handle }), now);
-            self.clerk.settle(handle, || Err(SendError::Closed));
-        }
-    }
-
-    fn on_order(&mut self, order: Order, now: Instant) {
-        match order {
-            Order::SendAll { handle, payload, room, done } => {
-                let spread = Spread::default();
-                self.waiting.add(handle, Waiting::All { done, members: None, spread, _room: room });
-                self.command(Command::SendAll { handle, payload }, now);
-            }
-            Order::List { handle, done } => {
-                self.waiting.add(handle, Waiting::List { done, members: Vec::new() });
-                self.command(Command::List { handle }, now);
-            }
-            // Whoever asked and went away needs no answer.
-            Order::Whoami { done } => drop(done.send(self.node.whoami())),
-            Order::Netcheck { done } => drop(done.send(self.node.netcheck())),
-            Order::Why { name, done } => drop(done.send(self.node.why(&name))),
-            Order::OpenStream { handle, to, done } => {
-                self.waiting.add(handle, Waiting::Stream { done });
-                self.command(Command::OpenStream { handle, to }, now);
-            }
-            Order::Datagram { to, payload, done } => {
-                let queued = self.node.send_datagram(&to, payload, now);
-                drop(done.send(queued.map_err(SendError::Failed)));
-            }
-            Order::Command(command) => self.command(command, now),
-            Order::Close => self.start_closing(now),
-        }
-    }
-
-    fn command(&mut self, command: Command, now: Instant) {
-        match &command {
-            Command::Register { .. } | Command::TrustServer => self.registration_restarts(),
-            Command::Send { .. }
-            | Command::Cancel { .. }
-            | Command::SendAll { .. }
-            | Command::OpenStream { .. }
-            | Command::List { .. }
-            | Command::TrustPeer { .. }
-            | Command::Notice { .. }
-            | Command::Close => {}
-        }
-        self.node.handle_input(Input::Command(command), now);
-    }
-
-    fn registration_restarts(&self) {
-        self.publish.status.send_if_modified(|status| {
-            let refused = matches!(status, Status::Unregistered(_));
-            if refused {
-                *status = Status::Connecting;
-            }
-            refused
-        });
-    }
-
-    fn start_closing(&mut self, now: Instant) {
-        // What was handed over before goes before the good bye.
-        self.take_submissions(now);
-        if self.phase == Phase::Running {
-            self.phase = Phase::Closing(now + CLOSE_TIMEOUT);
-            self.streams.serve(&mut self.node, now);
-            self.streams.close();
-            self.command(Command::Close, now);
-        }
-    }
-}
-
-// ---- events
-
-impl Driver {
-    fn on_event(&mut self, event: Event) {
-        match &event {
-            Event::Readable => {
-                self.readable = true;
-                return;
-            }
-            Event::StreamOpened { stream, peer, key, handle } => {
-                let opened = self.streams.add(*stream, peer.clone(), *key);
-                return self.on_stream(*stream, opened, *handle);
-            }
-            Event::Stream { stream, event } => {
-                let now = Instant::now();
-                return self.streams.on_event(*stream, *event, &mut self.node, now);
-            }
-            Event::Datagram { from, key, payload } => {
-                let (from, key, payload) = (from.clone(), *key, payload.clone());
-                // A reader that is behind misses some, as it might on the way.
-                drop(self.publish.datagrams.try_send(Datagram { from, key, payload }));
-                return;
-            }
-            Event::Listing { handle, scope, page } => {
-                return self.waiting.listed(*handle, *scope, page.clone());
-            }
-            Event::Closed => self.phase = Phase::Closed,
-            Event::Registered(registration) => {
-                self.set_status(Status::Registered(registration.clone()));
-            }
-            Event::Refused { problem, finality: Finality::Final } => {
-                self.set_status(Status::Unregistered(Unregistered::Refused(problem.clone())));
-            }
-            Event::ServerKeyChanged { expected, found } => {
-                let (expected, found) = (*expected, *found);
-                self.set_status(Status::Unregistered(Unregistered::KeyChanged { expected, found }));
-            }
-            Event::Delivered { handle, to, path } => {
-                let receipt = || Ok(Receipt { to: to.clone(), path: *path });
-                if !self.clerk.settle(*handle, receipt) {
-                    self.waiting.delivered(*handle, to.clone());
-                }
-            }
-            Event::Spread { handle, members } => self.waiting.spread(*handle, *members),
-            Event::Failed { handle, to, problem } => {
-                let failure = || Err(SendError::Failed(problem.clone()));
-                if !self.clerk.settle(*handle, failure) {
-                    self.waiting.failed(*handle, to.clone(), problem.clone());
-                }
-            }
-            // Routers that begin anew forget what they forwarded.
-            Event::Observed(_) => self.mapper.renew(),
-            Event::Refused { finality: Finality::Passing, .. }
-            | Event::Nat(_)
-            | Event::ServerSilent
-            | Event::ServerClosed { .. }
-            | Event::PeerKeyChanged { .. }
-            | Event::Joined(_)
-            | Event::Left { .. }
-            | Event::Renamed { .. }
-            | Event::Near(_)
-            | Event::Path { .. }
-            | Event::Notice { .. } => {}
-        }
-        self.publish(event);
-    }
-
-    /// Whom a stream goes to: who asked for it, or who takes those of others.
-    fn on_stream(&mut self, stream: StreamHandle, opened: Stream, handle: Option<Handle>) {
-        let Some(handle) = handle else {
-            return self.offer_stream(stream, opened);
-        };
-        self.waiting.opened(handle, opened);
-    }
-
-    fn offer_stream(&self, stream: StreamHandle, mut opened: Stream) {
-        let code = match &self.publish.streams {
-            None => stream_code::REFUSED,
-            Some(taker) => match taker.try_send(opened) {
-                Ok(()) => return,
-                Err(error) => {
-                    opened = error.into_inner();
-                    stream_code::BUSY
-                }
-            },
-        };
-        debug!(?stream, peer = %opened.peer(), code, "stream refused");
-        opened.reset(code);
-        opened.stop(code);
-    }
-
-    fn set_status(&self, status: Status) {
-        self.publish.status.send_replace(status);
-    }
-}
-
 /// Sleep where no machine asks for less.
 const IDLE: Duration = Duration::from_secs(3600);
-/// Orders taken before the machine is drained: enough for a full train of datagrams.
-const ORDERS_AT_ONCE: usize = 64;
 /// "Insufficient storage", RFC 4918 section 11.5.
 const STORAGE: u16 = 507;
 
