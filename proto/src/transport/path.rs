@@ -183,6 +183,11 @@ impl Path {
         self.largest_acked.is_some()
     }
 
+    /// Whether it left a probe timeout unanswered.
+    pub(super) fn is_in_question(&self) -> bool {
+        self.suspect || self.probe_count > 0
+    }
+
     /// Whether its packet numbers never left: it may be forgotten.
     pub(super) fn is_unused(&self) -> bool {
         self.kind.is_none() && self.next == 0
@@ -201,13 +206,12 @@ impl Path {
 
     /// Bytes of frames in the next packet. What shall tell whether the path is alive is small.
     pub(super) fn payload_max(&self) -> u16 {
-        let doubtful = self.probe_count > 0 || self.suspect;
-        if doubtful { self.mtu.base() } else { self.mtu.proved() }
+        if self.is_in_question() { self.mtu.base() } else { self.mtu.proved() }
     }
 
     /// The size of a packet without data that may leave now to see whether it passes.
     pub(super) fn mtu_probe(&mut self, now: Instant) -> Option<u16> {
-        if !self.is_open() || self.probe_count > 0 || self.suspect {
+        if !self.is_open() || self.is_in_question() {
             return None;
         }
         let size = self.mtu.next_probe(self.rtt.probe_timeout(), now)?;
