@@ -353,10 +353,14 @@ impl Clerk {
         RECEIVE_QUEUE_MAX.saturating_sub(self.desk.lock().incoming.len())
     }
 
-    /// Hands messages to the application.
-    pub(crate) fn deliver(&mut self, messages: impl Iterator<Item = Incoming>) {
+    /// Hands messages to the application, and leaves none.
+    pub(crate) fn deliver(&mut self, messages: &mut VecDeque<Incoming>) {
         let mut state = self.desk.lock();
-        state.incoming.extend(messages);
+        if state.incoming.is_empty() {
+            std::mem::swap(&mut state.incoming, messages);
+        } else {
+            state.incoming.append(messages);
+        }
         self.wakers.append(&mut state.readers);
         drop(state);
         self.wakers.drain(..).for_each(Waker::wake);

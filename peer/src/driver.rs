@@ -4,6 +4,7 @@
 mod store;
 mod waiting;
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -106,7 +107,7 @@ pub(crate) struct Driver {
     orders: mpsc::Receiver<Order>,
     clerk: Clerk,
     /// Messages on their way to the application; empty between turns.
-    arrived: Vec<Incoming>,
+    arrived: VecDeque<Incoming>,
     publish: Publish,
     waiting: WaitingRoom,
     streams: StreamTable,
@@ -159,7 +160,7 @@ impl Driver {
             rendezvous,
             orders,
             clerk,
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
             publish,
             waiting: WaitingRoom::default(),
             streams: StreamTable::default(),
@@ -182,11 +183,11 @@ impl Driver {
         loop {
             if std::mem::take(&mut self.delivered) {
                 let_others_run().await;
-                self.take_orders();
+                self.take_orders(Instant::now());
             }
             self.drain();
             if self.readable {
-                self.deliver();
+                self.deliver(Instant::now());
                 self.drain();
             }
             if self.phase == Phase::Closed {
@@ -202,7 +203,7 @@ impl Driver {
             tokio::select! {
                 () = self.clerk.wanted(self.readable), if running => {}
                 order = self.orders.recv(), if running => self.on_first_order(order),
-                () = self.streams.nudged() => self.streams.serve(&mut self.node, Instant::now()),
+                () = self.streams.nudged(), if self.streams.any() => self.streams.serve(&mut self.node, Instant::now()),
                 () = self.net.ready() => {}
                 () = self.lan.ready() => self.hear(),
                 Some(found) = self.resolver.join_next() => self.on_resolved(found.unwrap_or_default()),
@@ -212,9 +213,10 @@ impl Driver {
                 () = sleep.as_mut() => {}
             }
             // Whatever it was: a flood of one thing keeps none of these waiting.
-            self.take_orders();
-            self.receive();
-            self.on_deadline(deadline);
+            let now = Instant::now();
+            self.take_orders(now);
+            self.receive(now);
+            self.on_deadline(deadline, now);
         }
         tokio::join!(self.store.finish(), self.mapper.finish());
     }
@@ -228,12 +230,11 @@ impl Driver {
             Phase::Closing(at) => Some(at),
             Phase::Running | Phase::Closed => None,
         };
-        let idle = Instant::now() + IDLE;
-        machine.into_iter().chain(closing).min().unwrap_or(idle).min(idle).into()
+        let first = machine.into_iter().chain(closing).min();
+        first.unwrap_or_else(|| Instant::now() + IDLE).into()
     }
 
-    fn on_deadline(&mut self, deadline: tokio::time::Instant) {
-        let now = Instant::now();
+    fn on_deadline(&mut self, deadline: tokio::time::Instant, now: Instant) {
         if deadline.into_std() > now {
             return;
         }
@@ -244,16 +245,15 @@ impl Driver {
         self.node.handle_timeout(now);
     }
 
-    fn receive(&mut self) {
+    fn receive(&mut self, now: Instant) {
         let Self { net, node, .. } = self;
-        let now = Instant::now();
         let any = net.receive(|route, ecn, data| {
             node.handle_input(Input::Datagram { route, ecn, data }, now);
         });
         if any {
             // What came for the application goes to it before the machine answers: so receipts
             // share its packets.
-            self.deliver();
+            self.deliver(now);
         }
     }
 
@@ -264,15 +264,15 @@ impl Driver {
     }
 
     /// Hands messages to the application for as long as it has room.
-    fn deliver(&mut self) {
+    fn deliver(&mut self, now: Instant) {
         self.readable = false;
         if self.publish.messages == Messages::Left {
             return;
         }
-        let (now, room) = (Instant::now(), self.clerk.room());
+        let room = self.clerk.room();
         while self.arrived.len() < room {
             let Some(message) = self.node.poll_message(now) else { break };
-            self.arrived.push(message);
+            self.arrived.push_back(message);
         }
         self.readable = self.arrived.len() == room;
         if self.arrived.is_empty() {
@@ -284,7 +284,7 @@ impl Driver {
                 drop(self.publish.taps.send(message.clone()));
             }
         }
-        self.clerk.deliver(self.arrived.drain(..));
+        self.clerk.deliver(&mut self.arrived);
         self.delivered = true;
     }
 
@@ -430,8 +430,7 @@ impl Driver {
     }
 
     /// Takes what orders there are, so that they share datagrams.
-    fn take_orders(&mut self) {
-        let now = Instant::now();
+    fn take_orders(&mut self, now: Instant) {
         self.take_submissions(now);
         for _ in 0..ORDERS_AT_ONCE {
             if self.phase != Phase::Running {

@@ -298,6 +298,11 @@ impl StreamTable {
         Stream { peer, key, pipe }
     }
 
+    /// Whether there are streams.
+    pub(crate) fn any(&self) -> bool {
+        !self.pipes.is_empty()
+    }
+
     /// Waits until an application did something with a stream.
     pub(crate) fn nudged(&self) -> impl Future<Output = ()> + 'static {
         let nudges = Arc::clone(&self.nudges);

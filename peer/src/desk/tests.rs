@@ -123,7 +123,7 @@ async fn the_driver_wakes_for_messages_and_for_room() {
     };
     tokio::join!(clerk.wanted(false), submitted);
     taken(&mut clerk);
-    clerk.deliver((0..RECEIVE_QUEUE_MAX as u64).map(incoming));
+    clerk.deliver(&mut (0..RECEIVE_QUEUE_MAX as u64).map(incoming).collect());
     assert_eq!(clerk.room(), 0);
     assert!(at_once(clerk.wanted(true)).is_none());
     let received = async {
@@ -139,7 +139,7 @@ async fn the_driver_wakes_for_messages_and_for_room() {
 async fn with_the_driver_all_waiting_ends_and_what_came_is_left() {
     let (desk, mut clerk) = desk(10);
     let (lost, arrived) = (submit(&desk), submit(&desk));
-    clerk.deliver([incoming(1), incoming(2)].into_iter());
+    clerk.deliver(&mut [incoming(1), incoming(2)].into_iter().collect());
     // Known, but not told yet.
     clerk.settle(arrived, receipt);
     let waiting = tokio::spawn({

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use rand::RngCore as _;
 
+use super::registration::sane;
 use super::relay::NoChannel;
-use super::requests::{Spend, encode, problem, sane};
+use super::requests::{Spend, encode, problem};
 use super::sessions::Stage;
 use super::{Hub, NOT_A_REQUEST};
 use crate::control::{

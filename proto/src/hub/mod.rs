@@ -13,6 +13,7 @@ mod limits;
 mod operator;
 mod packets;
 mod presence;
+mod registration;
 mod registry;
 mod relay;
 mod requests;

@@ -776,7 +776,8 @@ impl Node {
         if !unfinished.is_empty() {
             self.unflushed = self.unflushed.max(Affected::Links);
         }
-        self.touched = unfinished;
+        // What the set has for its keys stays.
+        self.touched.extend(unfinished);
     }
 
     fn handle_link_notice(&mut self, key: PeerKey, notice: peer_link::Notice, now: Instant) {
@@ -792,7 +793,12 @@ impl Node {
                     self.core.event(Event::Delivered { handle, to, path });
                 });
             }
-            peer_link::Notice::Readable => self.core.event(Event::Readable),
+            peer_link::Notice::Readable => {
+                // Whoever takes what comes with a datagram at once has it by now.
+                if self.links.get(&key).is_some_and(PeerLink::has_message) {
+                    self.core.event(Event::Readable);
+                }
+            }
             peer_link::Notice::Writable => self.send_backlog(key, now),
             peer_link::Notice::Stream(stream, event) => {
                 self.handle_stream_event(key, stream, event);

@@ -8,6 +8,7 @@ mod names;
 mod network;
 mod paths;
 mod punch;
+mod readable;
 mod reasons;
 mod replay;
 mod sizes;

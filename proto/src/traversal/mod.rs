@@ -16,35 +16,39 @@
 
 mod candidate;
 mod checks;
+mod choice;
 mod guess;
+mod incoming;
 pub mod nat;
 mod nat_wire;
 mod pair;
 pub mod plan;
 mod round;
+mod schedule;
 mod watch;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rand::{Rng as _, SeedableRng as _};
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
 use crate::id::CheckTag;
-use crate::io::{Carrier, Route, Transmit};
+use crate::io::{Route, Transmit};
 use crate::time::earliest;
-use crate::wire::frame::{CANDIDATES_MAX, Candidate, CandidateKind, Candidates};
+use crate::wire::frame::{CANDIDATES_MAX, Candidate, Candidates};
 use crate::wire::stun::canonical;
 use candidate::{Class, LocalSet, RemoteSet, SOCKETS_MAX};
-use checks::{Incoming, Purpose, Signer, Transaction};
+use checks::{Incoming, Signer};
 use guess::Guess;
 pub use guess::Guessed;
 pub(crate) use guess::{Openers, PORT_MIN, PROBES_MAX, WINDOW_MAX};
+use incoming::REFLEXIVE_MAX;
 use pair::Pair;
 use round::{Round, Step};
 pub(crate) use watch::Keepalive;
-use watch::{Answered, Due, Nomination, Watch};
+use watch::Watch;
 
 /// Who nominates: the smaller static key is controlling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,6 +250,11 @@ impl Agent {
         Candidates { generation: self.local_generation, list: self.local.told() }
     }
 
+    /// The generation of what [`Self::local_candidates`] tells.
+    pub fn local_generation(&self) -> u64 {
+        self.local_generation
+    }
+
     /// The peer's set; an older generation is ignored. Sets that follow each other faster than
     /// once a second are taken in at that pace, the newest first.
     pub fn set_remote(&mut self, candidates: Candidates, now: Instant) {
@@ -431,324 +440,8 @@ impl Agent {
         !self.round.is_background() && self.pairs.iter().any(|pair| pair.class == Class::Ipv6)
     }
 
-    fn take_remote(&mut self, now: Instant) {
-        if self.remote.take(now) {
-            self.make_pairs(now);
-        }
-    }
-
-    /// Drops pairs of candidates that the peer no longer names, but what is chosen or learned from
-    /// the peer's own packets. Answers the candidates that it does name.
-    fn prune(&mut self) -> Vec<Candidate> {
-        let wanted = candidate::filter(self.remote.all(), &self.local);
-        self.pairs.retain(|pair| {
-            pair.remote.kind == CandidateKind::PeerReflexive
-                || self.watch.as_ref().is_some_and(|watch| watch.route == pair.route)
-                || wanted.contains(&pair.remote)
-        });
-        wanted
-    }
-
-    /// Pairs every socket with every candidate it can reach.
-    fn make_pairs(&mut self, now: Instant) {
-        let wanted = self.prune();
-        let mut added: Vec<Pair> = Vec::new();
-        for remote in wanted {
-            for local in self.local.sockets_for(remote.address) {
-                let route = Route { carrier: Carrier::Udp, local, remote: remote.address };
-                match self.index_of(route) {
-                    // What was learned from a packet has a better name now.
-                    Some(index) => self.pairs[index].remote = remote,
-                    None => added.push(Pair::new(route, remote, now)),
-                }
-            }
-        }
-        added.sort_by_key(|pair| std::cmp::Reverse(pair.class));
-        added.truncate(PAIRS_MAX - self.pairs.len().min(PAIRS_MAX));
-        let ready = !self.local.is_empty() && self.remote.is_known();
-        if ready && (self.round.is_idle() || !added.is_empty()) {
-            self.round.extend(now);
-        }
-        self.pairs.append(&mut added);
-        self.send_due(now);
-    }
-
-    /// Ends pairs whose socket is gone; the chosen path is lost with its socket.
-    fn drop_orphans(&mut self, now: Instant) {
-        let (local, guess) = (&self.local, &self.guess);
-        let has_socket = |bound| local.has_socket(bound) || guess.has_socket(bound);
-        self.pairs.retain(|pair| has_socket(pair.route.local));
-        if self.watch.as_ref().is_some_and(|watch| !has_socket(watch.route.local)) {
-            self.lose(now);
-        }
-    }
-
-    fn handle_request(
-        &mut self,
-        route: Route,
-        transaction: Transaction,
-        purpose: Purpose,
-        now: Instant,
-    ) -> bool {
-        if !self.local.has_socket(route.local) && !self.guess.has_socket(route.local) {
-            return false;
-        }
-        self.guess.hear(route.remote);
-        self.transmit(route, self.signer.response(transaction, route.remote));
-        let Some(index) = self.index_of(route).or_else(|| self.learn(route, now)) else {
-            return true;
-        };
-        if purpose == Purpose::Nominate {
-            self.note_nomination(index);
-            self.consider(index, now);
-        }
-        if self.pairs[index].hear(now) {
-            self.check(index, now);
-        }
-        true
-    }
-
-    /// The controlling side nominates one pair; the other one may ask for several.
-    fn note_nomination(&mut self, index: usize) {
-        match self.role {
-            Role::Controlled => self.pairs.iter_mut().for_each(|pair| pair.nominated = false),
-            // What is asked for is done.
-            Role::Controlling if self.is_chosen(self.pairs[index].route) => return,
-            Role::Controlling => {}
-        }
-        self.pairs[index].nominated = true;
-    }
-
-    /// A request from an unknown source: a peer-reflexive candidate (RFC 8445 section 7.3.1.3).
-    /// The number is bounded because a recorded request can be replayed from any source; the
-    /// oldest gives way, of those that never answered if there is one, so that the peer's new
-    /// mapping is always heard.
-    fn learn(&mut self, route: Route, now: Instant) -> Option<usize> {
-        if !self.local.accepts(route.remote) {
-            return None;
-        }
-        let reflexive = |pair: &Pair| pair.remote.kind == CandidateKind::PeerReflexive;
-        if self.pairs.iter().filter(|pair| reflexive(pair)).count() >= REFLEXIVE_MAX {
-            let idle = |pair: &Pair| reflexive(pair) && !self.is_chosen(pair.route);
-            let silent = |pair: &Pair| idle(pair) && pair.validated().is_none();
-            let mut oldest = self.pairs.iter().position(silent);
-            oldest = oldest.or_else(|| self.pairs.iter().position(idle));
-            self.pairs.remove(oldest?);
-        }
-        if self.pairs.len() >= PAIRS_MAX {
-            return None;
-        }
-        let remote = Candidate { kind: CandidateKind::PeerReflexive, address: route.remote };
-        let mut pair = Pair::new(route, remote, now);
-        if self.round.take_source() {
-            // The check that the request calls forth is the first one.
-            pair.next = Some(now + pair::FIRST_GAP);
-        } else {
-            pair.rest();
-        }
-        self.pairs.push(pair);
-        Some(self.pairs.len() - 1)
-    }
-
-    /// The answer must come back the way its check went (RFC 8445 section 7.2.5.2.1).
-    fn handle_response(
-        &mut self,
-        route: Route,
-        transaction: Transaction,
-        observed: SocketAddr,
-        now: Instant,
-    ) -> bool {
-        let index =
-            self.pairs.iter().position(|pair| pair.route == route && pair.awaits(transaction));
-        let Some(index) = index.or_else(|| self.adopt(route, transaction, now)) else {
-            return false;
-        };
-        let Some(purpose) = self.pairs[index].answered(transaction, now) else { return false };
-        self.pairs[index].mapped = Some(canonical(observed));
-        self.guess.hear(route.remote);
-        match self.watch.as_mut().filter(|watch| watch.route == route) {
-            None => self.consider(index, now),
-            Some(watch) => match watch.answered(purpose, now) {
-                Answered::Restored => self.outputs.push_back(Output::Restored { route }),
-                Answered::AsExpected => {}
-            },
-        }
-        true
-    }
-
-    /// Whether a pair should become the chosen path.
-    fn consider(&mut self, index: usize, now: Instant) {
-        let pair = &self.pairs[index];
-        let Some(rtt) = pair.validated() else { return };
-        let wanted = match self.role {
-            Role::Controlling => self.is_better(pair, rtt),
-            Role::Controlled => pair.nominated || self.watch.is_none(),
-        };
-        if wanted && !self.is_chosen(pair.route) && !self.pairs[index].postpone(now) {
-            self.select(index, rtt, now);
-        }
-    }
-
-    fn select(&mut self, index: usize, rtt: Duration, now: Instant) {
-        let route = self.pairs[index].route;
-        let nomination = match self.role {
-            Role::Controlling => {
-                // What the other side asked for is done.
-                self.pairs[index].nominated = false;
-                Nomination::Pending
-            }
-            Role::Controlled => {
-                self.ask_anew(route, now);
-                Nomination::Known
-            }
-        };
-        if let Some(old) = self.watch.take().filter(Watch::is_doubted)
-            && let Some(old) = self.index_of(old.route)
-        {
-            self.pairs[old].forget();
-        }
-        self.watch = Some(Watch::new(route, nomination, self.keepalive, now));
-        self.outputs.push_back(Output::Selected { route, rtt: Some(rtt) });
-        self.watch_path(now);
-    }
-
-    /// Better than the chosen path by class, by the age of its mapping on this side or, as the
-    /// other side says, on that one, or clearly by round-trip time; always, when there is none or
-    /// it is in doubt.
-    fn is_better(&self, pair: &Pair, rtt: Duration) -> bool {
-        let Some(watch) = self.watch.as_ref().filter(|watch| !watch.is_doubted()) else {
-            return true;
-        };
-        let Some(chosen) = self.index_of(watch.route).map(|index| &self.pairs[index]) else {
-            return true;
-        };
-        let rank = |pair: &Pair| (pair.class, self.is_favoured(pair), pair.nominated);
-        match rank(pair).cmp(&rank(chosen)) {
-            std::cmp::Ordering::Greater => true,
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Equal => {
-                chosen.validated().is_none_or(|old| rtt + RTT_GAIN < old && rtt * 5 < old * 4)
-            }
-        }
-    }
-
-    /// Sends the check of the chosen path if it is due.
-    fn watch_path(&mut self, now: Instant) {
-        let Some(watch) = self.watch.as_mut().filter(|watch| watch.due <= now) else { return };
-        let route = watch.route;
-        match (watch.fire(now), self.index_of(route)) {
-            (Due::Check, Some(index)) => self.send_check(index, now),
-            (Due::LookAround, Some(index)) => {
-                self.send_check(index, now);
-                self.begin_round(now);
-            }
-            (Due::Lost, _) | (Due::Check | Due::LookAround, None) => self.lose(now),
-        }
-    }
-
-    fn lose(&mut self, now: Instant) {
-        if let Some(watch) = self.watch.take() {
-            self.outputs.push_back(Output::Lost { route: watch.route });
-            self.begin_round(now);
-        }
-    }
-
-    /// All pairs start over but the chosen one, which is watched.
-    fn begin_round(&mut self, now: Instant) {
-        if self.pairs.is_empty() {
-            return;
-        }
-        self.round.begin(now);
-        let chosen = self.selected();
-        let others = self.pairs.iter_mut().filter(|pair| Some(pair.route) != chosen);
-        others.for_each(|pair| pair.begin_round(now));
-        self.send_due(now);
-    }
-
-    fn end_round(&mut self) {
-        if self.watch.is_none() {
-            self.outputs.push_back(Output::Failed);
-        }
-    }
-
-    /// Sends the scheduled checks that are due. Pairs that could not better the chosen path
-    /// rest, and so do all once a round has spent its checks.
-    fn send_due(&mut self, now: Instant) {
-        for index in 0..self.pairs.len() {
-            let pair = &mut self.pairs[index];
-            if pair.next.is_none_or(|next| next > now) {
-                continue;
-            }
-            if self.rests(index) {
-                self.pairs[index].next = None;
-            } else {
-                self.check(index, now);
-            }
-        }
-    }
-
-    fn rests(&self, index: usize) -> bool {
-        let pair = &self.pairs[index];
-        let Some(watch) = self.watch.as_ref().filter(|watch| !watch.is_doubted()) else {
-            return false;
-        };
-        let chosen = self.index_of(watch.route).map(|index| self.pairs[index].class);
-        watch.route == pair.route || chosen.is_some_and(|class| class > pair.class)
-    }
-
-    /// A check that counts against the round.
-    fn check(&mut self, index: usize, now: Instant) {
-        if self.round.spend() {
-            self.pairs[index].advance(now);
-            self.send_check(index, now);
-        } else {
-            self.pairs[index].next = None;
-        }
-    }
-
-    fn send_check(&mut self, index: usize, now: Instant) {
-        let route = self.pairs[index].route;
-        let purpose = match self.role {
-            Role::Controlling if self.is_chosen(route) => Purpose::Nominate,
-            Role::Controlled if self.asks_for(index) => Purpose::Nominate,
-            Role::Controlling | Role::Controlled => Purpose::Probe,
-        };
-        let transaction: Transaction = self.rng.random();
-        let priority = candidate::check_priority(route.remote);
-        let payload = self.signer.request(transaction, purpose, priority);
-        let ttl = self.pairs[index].is_entry().then(|| self.entry.ttl()).flatten();
-        self.pairs[index].sent(transaction, purpose, now);
-        self.outputs.push_back(Output::Transmit(Transmit { ttl, ..Transmit::new(route, payload) }));
-    }
-
     fn transmit(&mut self, route: Route, payload: Vec<u8>) {
         self.outputs.push_back(Output::Transmit(Transmit::new(route, payload)));
-    }
-
-    fn is_favoured(&self, pair: &Pair) -> bool {
-        self.favoured == Some(pair.route.local) && pair.class == Class::Internet
-    }
-
-    /// The other side chooses an older mapping of ours: pairs that it should choose instead are
-    /// checked once more, to say so.
-    fn ask_anew(&mut self, chosen: Route, now: Instant) {
-        if self.favoured == Some(chosen.local) {
-            return;
-        }
-        for index in 0..self.pairs.len() {
-            if self.is_favoured(&self.pairs[index]) && self.pairs[index].validated().is_some() {
-                self.pairs[index].begin_round(now);
-            }
-        }
-    }
-
-    /// Whether the controlling side should choose this pair for the age of our mapping.
-    fn asks_for(&self, index: usize) -> bool {
-        let chosen = self.selected().and_then(|route| self.index_of(route));
-        let older = chosen
-            .map(|index| &self.pairs[index])
-            .is_some_and(|chosen| chosen.class == Class::Internet && !self.is_favoured(chosen));
-        older && self.is_favoured(&self.pairs[index])
     }
 
     fn is_chosen(&self, route: Route) -> bool {
@@ -772,12 +465,8 @@ impl Entry {
 /// Routers that a datagram passes which is to open the own NAT, a carrier's included, and to die
 /// before the other's.
 pub(crate) const TTL_NEAR: u8 = 5;
-/// Sources of authentic requests remembered that are no candidates: a symmetric NAT shows one a
-/// socket, a moving peer a few more.
-const REFLEXIVE_MAX: usize = 4;
 /// Every socket with every candidate.
 const PAIRS_MAX: usize = SOCKETS_MAX * (CANDIDATES_MAX + REFLEXIVE_MAX);
-/// A path of the same class must be faster by this, and by a fifth, to be worth a move.
-const RTT_GAIN: Duration = Duration::from_millis(5);
+
 #[cfg(test)]
 mod tests;

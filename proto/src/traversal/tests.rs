@@ -1,5 +1,7 @@
+use super::checks::Purpose;
 use super::*;
 use crate::time::origin;
+use crate::wire::frame::CandidateKind;
 
 mod guess;
 mod network;

@@ -545,18 +545,35 @@ impl PeerLink {
                 train.finish(core);
                 return Flushed::All;
             };
-            if let Some(route) = self.direct_route(path) {
-                let ecn = self.conversation.transport_ref().mark(path);
-                if train.couple(route, ecn, start, core) == Coupled::Full {
-                    break;
-                }
-            } else {
-                self.transmit(Origin::Relay, &train.buffer[start..], via, core);
+            let Some((route, ecn)) = self.address(path, via, start, &mut train.buffer) else {
                 train.buffer.truncate(start);
+                continue;
+            };
+            if train.couple(route, ecn, start, core) == Coupled::Full {
+                break;
             }
         }
         train.finish(core);
         Flushed::Train
+    }
+
+    /// Where the datagram from `start` on goes, and with what mark: behind a relay header that is
+    /// put in front of it, if it is for the relayed path. `None`: without a server or a channel
+    /// that path loses everything.
+    fn address(
+        &self,
+        path: PathId,
+        via: Option<Via>,
+        start: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Option<(Route, Ecn)> {
+        if let Some(route) = self.direct_route(path) {
+            return Some((route, self.conversation.transport_ref().mark(path)));
+        }
+        let (via, channel) = (via?, self.relay?);
+        let header = RelayHeader { channel, token: via.token }.encode();
+        buffer.splice(start..start, header);
+        Some((via.route, Ecn::NotEct))
     }
 
     fn flush_close(&mut self, core: &mut Core, now: Instant) {
@@ -673,9 +690,6 @@ impl PeerLink {
                 agent.rest();
             }
             agent.handle_timeout(now);
-        }
-        if !talks {
-            self.conversation.rest();
         }
         self.punch_timeout(core, now);
         if self.warm_at <= now {

@@ -471,12 +471,10 @@ impl PeerLink {
     }
 
     pub(super) fn tell_candidates(&mut self, now: Instant) {
-        let Some(agent) = &self.agent else { return };
+        let news = |agent: &&Agent| agent.local_generation() > self.candidates_told;
+        let Some(agent) = self.agent.as_deref().filter(news) else { return };
         let candidates = agent.local_candidates();
-        if self.conversation.is_confirmed()
-            && candidates.generation > self.candidates_told
-            && !candidates.list.is_empty()
-        {
+        if self.conversation.is_confirmed() && !candidates.list.is_empty() {
             self.candidates_told = candidates.generation;
             let frame = ControlFrame::Candidates(candidates);
             self.conversation.transport().control(frame, None, now);

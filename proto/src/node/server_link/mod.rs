@@ -12,6 +12,7 @@
 mod attempt;
 mod pulse;
 mod requests;
+mod up;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,15 +20,16 @@ use std::time::{Duration, Instant};
 
 use self::pulse::Pulse;
 pub(super) use self::pulse::Sight;
+pub(super) use self::up::Up;
 use super::api::{Deadline, Effect};
 use super::core::Core;
-use crate::control::{self, Exposure, FromServer, code};
-use crate::conversation::{Conversation, PacketError};
-use crate::id::{Boot, PathId, PeerKey, Token};
+use crate::control::{self, Exposure};
+use crate::conversation::Conversation;
+use crate::id::{Boot, PathId, PeerKey};
 use crate::io::Route;
-use crate::session::{Initiator, OpenError, is_reset};
+use crate::session::Initiator;
 use crate::time::{Backoff, earliest};
-use crate::transport::{ControlFrame, Event};
+use crate::transport::ControlFrame;
 use crate::traversal::nat::Field;
 use crate::wire::{Family, token_of};
 
@@ -42,10 +44,6 @@ const SILENT_AFTER: Duration = Duration::from_secs(2);
 const TRIES_BEFORE_KEY_PROBE: u32 = 4;
 /// Tries after which the server's name is looked up again.
 const TRIES_PER_RESOLVE: u32 = 5;
-/// An unanswered keepalive is repeated after this.
-const PING_RETRY: Duration = Duration::from_secs(1);
-/// Unanswered keepalives after which a new attempt begins.
-const PINGS_BEFORE_ATTEMPT: u32 = 3;
 /// Most addresses of a server that are tried at once.
 const ADDRESSES_MAX: usize = 8;
 /// Window of packet numbers in sessions with a server (SPEC section 5).
@@ -113,24 +111,6 @@ struct Waiting {
     requests: BTreeMap<u32, Asked>,
     /// Asks any server that answers for its key; sent when the pinned one keeps silent.
     probe: Option<Initiator>,
-}
-
-/// A session that stands.
-pub(super) struct Up {
-    conversation: Conversation,
-    pub(super) route: Route,
-    pub(super) token: Token,
-    /// All addresses the server was looked up under.
-    addresses: Vec<SocketAddr>,
-    reset: [u8; 16],
-    /// XX: sent again until the server is heard.
-    finish: Option<(Vec<u8>, Instant)>,
-    requests: BTreeMap<u32, Asked>,
-    handshake_hash: [u8; 32],
-    last_heard: Instant,
-    last_ping: Option<Instant>,
-    unanswered: u32,
-    closing: Option<(u32, Instant)>,
 }
 
 /// What a pending request was for.
@@ -354,86 +334,6 @@ impl ServerLink {
         }
     }
 
-    fn handle_data(
-        &mut self,
-        data: &mut [u8],
-        notices: &mut Vec<Notice>,
-        core: &mut Core,
-        now: Instant,
-    ) {
-        let Some(up) = &mut self.up else { return };
-        match up.conversation.handle_packet(data, &mut core.rng, now) {
-            Ok(_) => {
-                up.finish = None;
-                up.last_heard = now;
-                up.unanswered = 0;
-                self.reported_silent = Reported::No;
-                self.collect(notices, now);
-            }
-            Err(PacketError::Open(OpenError::Exhausted)) => self.lose_session(core, now),
-            Err(PacketError::Open(_)) => {}
-            Err(PacketError::Frame(error)) => {
-                let text = format!("the server broke the protocol: {error}");
-                up.say_close(code::BAD_REQUEST, &text, core, now);
-                self.lose_session(core, now);
-            }
-        }
-    }
-
-    fn handle_reset(&mut self, data: &[u8], core: &mut Core, now: Instant) {
-        if self.up.as_ref().is_some_and(|up| is_reset(data, up.token, &up.reset)) {
-            self.lose_session(core, now);
-        }
-    }
-
-    /// The session is worthless: register again at once.
-    fn lose_session(&mut self, core: &mut Core, now: Instant) {
-        self.up = None;
-        self.begin(core, now);
-    }
-
-    /// Takes messages and events out of the conversation.
-    fn collect(&mut self, notices: &mut Vec<Notice>, now: Instant) {
-        let Some(up) = &mut self.up else { return };
-        let mut closed = None;
-        while let Some(event) = up.conversation.poll_event() {
-            let Event::Control { frame, .. } = event else { continue };
-            match frame {
-                ControlFrame::Observed(address) => notices.push(Notice::Observed(address)),
-                ControlFrame::PathChallenge(data) => {
-                    let answer = ControlFrame::PathResponse(data);
-                    up.conversation.transport().control(answer, Some(PathId::SERVER), now);
-                }
-                ControlFrame::Close(code, reason) => closed = Some((code, reason)),
-                ControlFrame::Ping
-                | ControlFrame::PathResponse(_)
-                | ControlFrame::Candidates(_)
-                | ControlFrame::Rekey(_)
-                | ControlFrame::PathRetire(_)
-                | ControlFrame::Open(..)
-                | ControlFrame::Nat(..)
-                | ControlFrame::Punch(_) => {}
-            }
-        }
-        while let Some(message) = up.conversation.transport().poll_message(now) {
-            // A message that is no reply or event is one of a later version.
-            match serde_json::from_slice(&message.payload) {
-                Ok(FromServer::Reply(reply)) => {
-                    if let Some(asked) = up.requests.remove(&reply.id) {
-                        notices.push(Notice::Reply(asked, reply.outcome));
-                    }
-                }
-                Ok(FromServer::Event(event)) => notices.push(Notice::Event(event)),
-                Err(_) => {}
-            }
-        }
-        if let Some((code, reason)) = closed {
-            self.up = None;
-            self.retry_at = Some(now + self.retry.advance());
-            notices.push(Notice::Closed(code, reason));
-        }
-    }
-
     pub(super) fn handle_timeout(
         &mut self,
         notices: &mut Vec<Notice>,
@@ -451,36 +351,6 @@ impl ServerLink {
         self.up_timeout(notices, core, now);
     }
 
-    fn up_timeout(&mut self, notices: &mut Vec<Notice>, core: &mut Core, now: Instant) {
-        let keepalive = self.pulse.interval();
-        let Some(up) = &mut self.up else { return };
-        up.conversation.handle_timeout(now);
-        if let Some((copies, at)) = up.closing
-            && at <= now
-        {
-            if copies == 0 {
-                self.up = None;
-                notices.push(Notice::Gone);
-                return;
-            }
-            up.closing = Some((copies - 1, now + PING_RETRY / 20));
-            up.say_close(code::BYE, "bye", core, now);
-            return;
-        }
-        if let Some((finish, at)) = &mut up.finish
-            && *at <= now
-        {
-            *at = now + RETRY_FIRST * 4;
-            core.transmit(up.route, finish.clone());
-        }
-        if up.ping_due(keepalive).0 <= now {
-            up.ping(now);
-        }
-        if up.unanswered > PINGS_BEFORE_ATTEMPT {
-            self.begin(core, now);
-        }
-    }
-
     pub(super) fn poll_timeout(&self) -> Deadline {
         let mut next = self.retry_at.map(|at| (at, "server retry"));
         if let Some(attempt) = &self.attempt {
@@ -496,14 +366,6 @@ impl ServerLink {
             next = earliest(next, up.closing.map(|(_, at)| (at, "closing")));
         }
         next
-    }
-
-    /// Sends what the session has to send.
-    pub(super) fn flush(&mut self, core: &mut Core, now: Instant) {
-        let Some(up) = &mut self.up else { return };
-        while let Some((_, datagram)) = up.conversation.poll_datagram(&mut core.rng, now) {
-            core.transmit(up.route, datagram);
-        }
     }
 
     /// A route to the server in the address family that the session does not use; for peers, and
@@ -529,31 +391,5 @@ impl ServerLink {
 
     pub(super) fn up(&self) -> Option<&Up> {
         self.up.as_ref()
-    }
-}
-
-impl Up {
-    /// When the next keepalive is due: after the interval, sooner while one is unanswered.
-    fn ping_due(&self, keepalive: Duration) -> (Instant, &'static str) {
-        let at = match self.last_ping {
-            Some(last) if self.unanswered > 0 => last + PING_RETRY * self.unanswered.min(4),
-            Some(last) => last + keepalive,
-            None => self.last_heard + keepalive,
-        };
-        (at, "keepalive")
-    }
-
-    fn ping(&mut self, now: Instant) {
-        self.last_ping = Some(now);
-        self.unanswered += 1;
-        self.conversation.transport().control(ControlFrame::Ping, Some(PathId::SERVER), now);
-    }
-
-    fn say_close(&mut self, code: u16, reason: &str, core: &mut Core, now: Instant) {
-        let frame = ControlFrame::Close(code, reason.to_owned());
-        self.conversation.transport().control(frame, Some(PathId::SERVER), now);
-        while let Some((_, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
-            core.transmit(self.route, datagram);
-        }
     }
 }

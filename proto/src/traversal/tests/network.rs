@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rand::Rng as _;
+
 use super::*;
 use crate::traversal::nat::Field;
 
