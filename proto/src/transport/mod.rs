@@ -588,7 +588,7 @@ impl Transport {
         if event.is_some() && self.data_path().is_some_and(|other| other != index) {
             self.paths[index].relieve();
         }
-        if event.is_none() && self.data_path() == Some(index) {
+        if self.paths[index].is_in_question() && self.data_path() == Some(index) {
             self.copy_in_flight(index);
         }
         self.requeue(&again, now);

@@ -193,8 +193,7 @@ impl Transport {
         path.kind == Some(PathKind::Relay) || path.is_in_question() || !path.is_proven()
     }
 
-    /// The data path left a probe timeout unanswered. If it is dead, what is in flight there is
-    /// what the other end waits for next.
+    /// The data path may be dead: what is in flight there is what the other end waits for next.
     pub(super) fn copy_in_flight(&mut self, data_path: usize) {
         let in_flight: Vec<Carried> = self.paths[data_path].in_flight().cloned().collect();
         self.queue_copies(data_path, &in_flight);

@@ -183,9 +183,11 @@ impl Path {
         self.largest_acked.is_some()
     }
 
-    /// Whether it left a probe timeout unanswered.
+    /// Whether it may be dead: it is suspect, or left a probe timeout unanswered that was longer
+    /// than two round trips. Where round trips are long a timeout is a loss more often than not.
     pub(super) fn is_in_question(&self) -> bool {
-        self.suspect || self.probe_count > 0
+        let is_short = self.rtt.measured().is_some_and(|rtt| rtt <= ACK_DELAY_MAX);
+        self.suspect || (is_short && self.probe_count > 0)
     }
 
     /// Whether its packet numbers never left: it may be forgotten.
@@ -206,12 +208,13 @@ impl Path {
 
     /// Bytes of frames in the next packet. What shall tell whether the path is alive is small.
     pub(super) fn payload_max(&self) -> u16 {
-        if self.is_in_question() { self.mtu.base() } else { self.mtu.proved() }
+        let doubtful = self.probe_count > 0 || self.suspect;
+        if doubtful { self.mtu.base() } else { self.mtu.proved() }
     }
 
     /// The size of a packet without data that may leave now to see whether it passes.
     pub(super) fn mtu_probe(&mut self, now: Instant) -> Option<u16> {
-        if !self.is_open() || self.is_in_question() {
+        if !self.is_open() || self.probe_count > 0 || self.suspect {
             return None;
         }
         let size = self.mtu.next_probe(self.rtt.probe_timeout(), now)?;

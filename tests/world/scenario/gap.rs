@@ -23,7 +23,7 @@ const AFTER: Duration = Duration::from_secs(6);
 /// The direct path.
 const DIRECT: PathId = PathId(1);
 /// Milliseconds that the relay adds at most, beside its longer way.
-const DETOUR_MAX: u64 = 40;
+const DETOUR_MAX: u64 = 25;
 /// A probe timeout that began half a round trip ago, less [`BEAT`]: who notices the death of a path
 /// sooner did not use it.
 const WAIT_MIN: f64 = 0.4;
