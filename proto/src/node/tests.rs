@@ -16,8 +16,8 @@ mod sleep;
 mod streams;
 mod third_party;
 
-use crate::time::origin as start_of_time;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::SeedableRng as _;
@@ -28,8 +28,10 @@ use super::*;
 use crate::control::{Exposure, LeaveReason};
 use crate::hub::{self, Fast, Hub, Limits, Routes, Verdict};
 use crate::id::Boot;
-use crate::io::{Ecn, Transmit};
+use crate::io::{Ecn, Route, Transmit};
 use crate::session::StaticKey;
+use crate::time::origin as start_of_time;
+use crate::wire::{RELAY_HEADER_LEN, RelayHeader};
 
 const SERVER: &str = "192.0.2.1:3478";
 /// Of the first socket of every host; those of spares follow.
