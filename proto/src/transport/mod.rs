@@ -380,6 +380,9 @@ impl Transport {
         if event.is_some() && self.data_path().is_some_and(|other| other != index) {
             self.paths[index].relieve();
         }
+        if self.paths[index].is_in_question() && self.data_path() == Some(index) {
+            self.copy_in_flight(index);
+        }
         self.requeue(&again, now);
         self.events.extend(event);
     }

@@ -190,7 +190,13 @@ impl Transport {
     fn is_uncertain(&self, data_path: usize) -> bool {
         let preferred = self.preferred.and_then(|path| self.index(path));
         let path = &self.paths[preferred.unwrap_or(data_path)];
-        path.kind == Some(PathKind::Relay) || path.suspect || !path.is_proven()
+        path.kind == Some(PathKind::Relay) || path.is_in_question() || !path.is_proven()
+    }
+
+    /// The data path may be dead: what is in flight there is what the other end waits for next.
+    pub(super) fn copy_in_flight(&mut self, data_path: usize) {
+        let in_flight: Vec<Carried> = self.paths[data_path].in_flight().cloned().collect();
+        self.queue_copies(data_path, &in_flight);
     }
 
     /// Whether no path has anything to send.

@@ -183,6 +183,13 @@ impl Path {
         self.largest_acked.is_some()
     }
 
+    /// Whether it may be dead: it is suspect, or left a probe timeout unanswered that was longer
+    /// than two round trips. Where round trips are long a timeout is a loss more often than not.
+    pub(super) fn is_in_question(&self) -> bool {
+        let is_short = self.rtt.measured().is_some_and(|rtt| rtt <= ACK_DELAY_MAX);
+        self.suspect || (is_short && self.probe_count > 0)
+    }
+
     /// Whether its packet numbers never left: it may be forgotten.
     pub(super) fn is_unused(&self) -> bool {
         self.kind.is_none() && self.next == 0

@@ -4,12 +4,16 @@
 //! that only its writer's bytes have, and every reason for giving one up is given once; so what a
 //! reader sees tells which flow he reads.
 
+mod datagrams;
+mod ends;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use p2sp_proto::id::Epoch;
-use p2sp_proto::transport::{Opener, Read, StreamError, StreamEvent, StreamKey, stream_code};
+use p2sp_proto::transport::{Opener, Read, StreamError, StreamEvent, StreamKey};
 
+use self::datagrams::Datagrams;
 use super::ledger::{Violation, pattern};
 use super::{STREAMS_ALWAYS, Side};
 
@@ -41,20 +45,13 @@ pub struct Flows {
     shifts: BTreeMap<(Side, Epoch, Epoch), i128>,
     /// The living process of each side, and how many there were before.
     living: [(Epoch, u32); 2],
-    datagrams: Vec<Datagram>,
+    datagrams: Datagrams,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     Reset,
     Stop,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Datagram {
-    from: Side,
-    len: usize,
-    arrived: bool,
 }
 
 /// Both directions of a stream, as one process has them.
@@ -107,7 +104,7 @@ impl Flows {
             reasons: Vec::new(),
             shifts: BTreeMap::new(),
             living: living.map(|epoch| (epoch, 0)),
-            datagrams: Vec::new(),
+            datagrams: Datagrams::default(),
         }
     }
 
@@ -255,59 +252,22 @@ impl Flows {
 
     /// What a datagram says that no other says.
     pub fn next_datagram(&self, len: usize) -> Bytes {
-        datagram_bytes(self.datagrams.len(), len)
+        self.datagrams.next(len)
     }
 
     /// It was accepted.
     pub fn note_datagram_sent(&mut self, from: Side, len: usize) {
-        self.datagrams.push(Datagram { from, len, arrived: false });
+        self.datagrams.note_sent(from, len);
     }
 
     /// A datagram came out.
     pub fn note_datagram(&mut self, to: Side, bytes: &Bytes) -> Result<(), Violation> {
-        let wrong = |what: &str| {
-            Err(Violation(format!("a datagram of {} bytes at {to:?} {what}", bytes.len())))
-        };
-        let at = bytes.first_chunk().map(|name| u64::from_le_bytes(*name) as usize);
-        let Some(at) = at.filter(|at| *at < self.datagrams.len()) else {
-            return wrong("was never sent");
-        };
-        let datagram = &mut self.datagrams[at];
-        if datagram.from == to || datagram_bytes(at, datagram.len) != bytes {
-            return wrong("is not what was sent");
-        }
-        if std::mem::replace(&mut datagram.arrived, true) {
-            return wrong("comes again");
-        }
-        Ok(())
+        self.datagrams.note_arrival(to, bytes)
     }
 
     /// Whether the datagram that was accepted last has come out.
     pub fn has_arrived(&self) -> bool {
-        self.datagrams.last().is_none_or(|datagram| datagram.arrived)
-    }
-
-    /// Where nothing moves any more, what was written on streams that are open was read.
-    pub fn check_open(&self, side: Side) -> Result<(), Violation> {
-        let [near, far] = [side, side.other()].map(|side| self.living[side as usize].0);
-        let open = |side: Side, epoch: Epoch, opener: Opener| {
-            let open = self.of(side, epoch).filter(move |(_, record)| !record.closed);
-            open.filter(move |(place, _)| place.key.opener == opener).count()
-        };
-        let here = open(side, near, Opener::Here);
-        let there = open(side.other(), far, Opener::There);
-        if here != there {
-            return Err(Violation(format!("{here} streams of {side:?} are open, {there} there")));
-        }
-        for (place, record) in self.of(side, near).filter(|(_, record)| !record.closed) {
-            let Some(reader) = self.reader(*place, record) else { continue };
-            let (read, readable) = (reader.read, reader.reading == Reading::Open);
-            let writable = matches!(record.writing, Writing::Open | Writing::Finished);
-            if writable && readable && !record.lost && read < record.written {
-                return wrong(*place, &format!("stands still after {read} bytes: {record:?}"));
-            }
-        }
-        Ok(())
+        self.datagrams.has_arrived()
     }
 
     /// How many streams a living process opened.
@@ -316,62 +276,15 @@ impl Flows {
         all.filter(|(place, _)| place.key.opener == Opener::Here).count()
     }
 
-    /// Nothing may hang, and what both ends lived to see the end of must have got there.
-    pub fn check_settled(&self, side: Side) -> Result<(), Violation> {
-        let epoch = self.living[side as usize].0;
-        for (place, record) in self.of(side, epoch) {
-            if !record.closed {
-                return wrong(*place, &format!("hangs: {record:?}"));
-            }
-            if record.writing == Writing::Finished && !record.lost && !record.arrived {
-                return wrong(*place, &format!("never got there: {record:?}"));
-            }
-            if record.arrived && record.remote == self.living[side.other() as usize].0 {
-                self.check_arrived(*place, record)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Streams opened, bytes read and datagrams that came, for the account of a run.
     pub fn tally(&self) -> String {
         let read: u64 = self.records.values().map(|record| record.read).sum();
         let ours = self.records.keys().filter(|place| place.key.opener == Opener::Here);
-        let arrived = self.datagrams.iter().filter(|datagram| datagram.arrived).count();
+        let (arrived, sent) = self.datagrams.tally();
         format!(
-            "{} streams, {read} bytes read of them, {arrived} of {} datagrams",
-            ours.count(),
-            self.datagrams.len()
+            "{} streams, {read} bytes read of them, {arrived} of {sent} datagrams",
+            ours.count()
         )
-    }
-
-    /// Its reader lives and had it all.
-    fn check_arrived(&self, place: Place, record: &Record) -> Result<(), Violation> {
-        let ended = |reader: &Record| {
-            reader.lost || matches!(reader.reading, Reading::Ended | Reading::Stopped)
-        };
-        match self.reader(place, record) {
-            Some(reader) if ended(reader) => Ok(()),
-            Some(reader) => wrong(place, &format!("was not read to its end: {reader:?}")),
-            // Where all were stopped before a byte was read nobody can tell which is which.
-            None => Ok(()),
-        }
-    }
-
-    /// What the living process at the other end has of a stream.
-    fn reader(&self, place: Place, record: &Record) -> Option<&Record> {
-        let far = self.living[place.side.other() as usize].0;
-        let shifted = || {
-            let key = place.key;
-            let (processes, sign, opener) = match key.opener {
-                Opener::Here => ((place.side, place.epoch, far), 1, Opener::There),
-                Opener::There => ((place.side.other(), far, place.epoch), -1, Opener::Here),
-            };
-            let shift = sign * self.shifts.get(&processes)?;
-            let index = u64::try_from(i128::from(key.index) + shift).ok()?;
-            Some(Place { side: place.side.other(), epoch: far, key: StreamKey { opener, index } })
-        };
-        self.records.get(&record.twin.or_else(shifted)?)
     }
 
     fn begin(&mut self, place: Place, opener: Opener) -> Result<(), Violation> {
@@ -434,40 +347,6 @@ impl Flows {
         if ended { Ok(()) } else { wrong(place, &format!("ends after {read} bytes")) }
     }
 
-    /// The reader is told that the writer gave up.
-    fn note_broken(&mut self, place: Place, code: u64) -> Result<(), Violation> {
-        let writer = match self.issuer(code) {
-            Some((writer, Reason::Reset)) => writer,
-            Some((_, Reason::Stop)) => return wrong(place, "is reset for what a reader said"),
-            None => return self.check_given_up(place, code),
-        };
-        self.pair_up(place, writer)?;
-        if self.record(writer)?.arrived {
-            return wrong(place, "is reset although all of it arrived");
-        }
-        Ok(())
-    }
-
-    /// The writer is told that the reader wants no more.
-    fn note_stopped(&mut self, place: Place, code: u64) -> Result<(), Violation> {
-        match self.issuer(code) {
-            Some((reader, Reason::Stop)) => self.pair_up(place, reader),
-            Some((_, Reason::Reset)) => wrong(place, "is stopped for what a writer said"),
-            None => self.check_given_up(place, code),
-        }
-    }
-
-    /// The protocol's own word for an owner who gave all streams up.
-    fn check_given_up(&self, place: Place, code: u64) -> Result<(), Violation> {
-        let twin = self.records.get(&place).and_then(|record| record.twin);
-        let is_twin = |other: &Place| twin.map_or(other.side != place.side, |twin| twin == *other);
-        let given_up = self.records.iter().any(|(other, record)| is_twin(other) && record.lost);
-        if code == stream_code::LOST && given_up {
-            return Ok(());
-        }
-        wrong(place, &format!("ends for a reason that nobody gave: {code}"))
-    }
-
     /// A stream may be lost with the process at its other end, or given up here.
     fn note_lost(&mut self, place: Place) -> Result<(), Violation> {
         let (living, before) = self.living[place.side.other() as usize];
@@ -481,35 +360,9 @@ impl Flows {
         wrong(place, &format!("is lost though its other end lives: {record:?}"))
     }
 
-    /// Two places turn out to be the two ends of one stream.
-    fn pair_up(&mut self, one: Place, other: Place) -> Result<(), Violation> {
-        let (opener, acceptor) = match (one.key.opener, other.key.opener) {
-            (Opener::Here, Opener::There) => (one, other),
-            (Opener::There, Opener::Here) => (other, one),
-            _ => return wrong(one, &format!("is no end of {other:?}")),
-        };
-        let processes = (opener.side, opener.epoch, acceptor.epoch);
-        let shift = i128::from(acceptor.key.index) - i128::from(opener.key.index);
-        let usual = *self.shifts.entry(processes).or_insert(shift);
-        if one.side == other.side || shift != usual {
-            return wrong(one, &format!("is another stream than {other:?}, by {shift}, {usual}"));
-        }
-        for (place, twin) in [(one, other), (other, one)] {
-            let known = self.record(place)?.twin.replace(twin);
-            if known.is_some_and(|known| known != twin) {
-                return wrong(place, &format!("is {known:?} and {twin:?}"));
-            }
-        }
-        Ok(())
-    }
-
     fn reason(&mut self, place: Place, reason: Reason) -> u64 {
         self.reasons.push((place, reason));
         CODE_FIRST + self.reasons.len() as u64 - 1
-    }
-
-    fn issuer(&self, code: u64) -> Option<(Place, Reason)> {
-        self.reasons.get(code.checked_sub(CODE_FIRST)? as usize).copied()
     }
 
     fn record(&mut self, place: Place) -> Result<&mut Record, Violation> {
@@ -535,11 +388,6 @@ fn flow_bytes(name: u64, from: u64, len: usize) -> Bytes {
     let words = (first..last).map(|at| if at == 0 { name } else { pattern(&[name, at]) });
     let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
     Bytes::from(bytes).slice((from % NAME_LEN) as usize..).slice(..len)
-}
-
-/// The number of a datagram, and behind it bytes that tell every place in it.
-fn datagram_bytes(number: usize, len: usize) -> Bytes {
-    flow_bytes(number as u64, 0, len)
 }
 
 fn wrong<T>(place: Place, what: &str) -> Result<T, Violation> {

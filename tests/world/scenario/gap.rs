@@ -22,6 +22,11 @@ const BEFORE: Duration = Duration::from_secs(5);
 const AFTER: Duration = Duration::from_secs(6);
 /// The direct path.
 const DIRECT: PathId = PathId(1);
+/// Milliseconds that the relay adds at most, beside its longer way.
+const DETOUR_MAX: u64 = 25;
+/// A probe timeout that began half a round trip ago, less [`BEAT`]: who notices the death of a path
+/// sooner did not use it.
+const WAIT_MIN: f64 = 0.4;
 /// Acknowledgements may be late by this, and round-trip times vary by at least that (RFC 9002).
 const ACK_DELAY: Duration = Duration::from_millis(25);
 const GRANULARITY: Duration = Duration::from_millis(1);
@@ -64,7 +69,7 @@ impl Route {
     fn draw(rng: &mut ChaCha12Rng) -> Self {
         let delay = Duration::from_secs_f64(0.000_5 * 200_f64.powf(rng.random_range(0.0..1.0)));
         let jitter = delay.mul_f64([0.0, 0.1, 0.3][rng.random_range(0..3)]);
-        let detour = Duration::from_millis(rng.random_range(1..=15));
+        let detour = Duration::from_millis(rng.random_range(1..=DETOUR_MAX));
         Self { delay, jitter, relayed: delay.mul_f64(rng.random_range(1.1..1.8)) + detour }
     }
 
@@ -98,7 +103,7 @@ fn play(seed: u64, death: Death) -> Result<Gap, Violation> {
     let longest = Side::BOTH.map(|side| longest(&pair.end(side).arrivals, died[side as usize]));
     let time = longest.into_iter().max().unwrap_or_default().saturating_sub(BEAT);
     let gap = Gap { time, probe_timeout: route.probe_timeout() };
-    if gap.timeouts() < 1.0 {
+    if gap.timeouts() < WAIT_MIN {
         return Err(Violation(format!("the direct path was not in use: {gap:?}")));
     }
     pair.run_until(AFTER, Pair::is_idle)?;

@@ -63,6 +63,31 @@ fn a_path_that_dies_in_the_middle_of_a_conversation_is_left_as_soon() {
     assert_eq!(pair.b.got.len(), before + 1);
 }
 
+/// What was on its way goes on the other path as well after one probe timeout, the path being
+/// left after two.
+#[test]
+fn a_path_that_dies_costs_its_messages_one_probe_timeout() {
+    let mut pair = two_paths(1);
+    let relayed = pair.sent[&(Side::A, PathId(0))];
+    for _ in 0..50 {
+        pair.send(Side::A, 0, b"one by one".to_vec());
+        pair.run_for(10 * MS);
+    }
+    assert_eq!(pair.sent[&(Side::A, PathId(0))], relayed, "nothing is wrong yet");
+    pair.set(1, |link| link.up = false);
+    let timeout = pair.a.transport.path_stats(PathId(1)).unwrap().probe_timeout;
+    let (start, before) = (pair.now, pair.b.got.len());
+    while pair.b.got.len() <= before {
+        assert!(pair.now - start <= timeout + 50 * MS, "{timeout:?} and the relay's 40 ms");
+        pair.send(Side::A, 0, b"still there?".to_vec());
+        pair.run_for(10 * MS);
+    }
+    pair.run_for(10 * MS);
+    assert!(pair.b.got.len() > before + 2, "those that were sent behind it as well");
+    pair.set(1, |link| link.up = true);
+    pair.run_until_idle(MINUTES);
+}
+
 /// While every path is silent, frames leave on one that may stay so.
 #[test]
 fn what_left_when_all_was_silent_follows_the_path_that_comes_back() {
