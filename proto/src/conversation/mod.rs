@@ -4,9 +4,9 @@
 //! them. Both whole machines hold conversations: the Hub one for each peer, the Node one with its
 //! server and one for each peer it talks to.
 //!
-//! A responder's session waits for its first packet before it counts (SPEC section 4.8). Where
-//! nothing is there to replace it serves at once, with a budget of bytes; where a session lives
-//! already, the new one stands beside it until that packet arrives.
+//! A responder's session waits for its first packet before it counts (SPEC sections 4.8 and 4.9).
+//! It serves at once, with a budget of bytes, or stands beside what there is until that packet
+//! arrives.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ const DATAGRAM_CAPACITY: usize = crate::wire::DATAGRAM_LEN_BASE;
 pub struct Conversation {
     transport: Transport,
     current: Option<Current>,
-    /// Stands beside `current` until its first packet opens.
+    /// Says nothing until its first packet opens.
     tentative: Option<(Session, Epoch)>,
     events: std::collections::VecDeque<transport::Event>,
 }
@@ -87,7 +87,8 @@ impl Conversation {
         self.transport.start_session(epoch, now);
     }
 
-    /// A responder's session beside a living one: it takes over when its first packet opens.
+    /// A responder's session, beside a living one if there is one: it takes over when its first
+    /// packet opens.
     pub fn install_tentative(&mut self, session: Session, epoch: Epoch) {
         self.tentative = Some((session, epoch));
     }

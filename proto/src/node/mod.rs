@@ -11,17 +11,20 @@
 //! which this module translates into calls on other parts and into events.
 
 mod api;
+mod arrival;
 mod binding;
 mod commands;
 mod core;
 mod directory;
 mod flight;
+mod flush;
 mod from_server;
 mod introduce;
 mod lan;
 mod lifetime;
 mod neighbours;
 mod netcheck;
+mod network;
 mod outbox;
 mod peer_link;
 mod profile;
@@ -36,7 +39,7 @@ mod tests;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,28 +50,27 @@ pub use self::api::{
     PathView, Recipient, Registration, Scope, SocketUse, StreamHandle, Whoami,
 };
 use self::binding::OtherFamily;
-use self::core::{Core, Owner};
+use self::core::Core;
 use self::directory::Directory;
 use self::lan::Lan;
 use self::lifetime::Lifetime;
 pub use self::netcheck::{LanSearch, Measuring, Netcheck, Outlook, Way};
 use self::outbox::Outbox;
-use self::peer_link::{Flushed, Origin, PeerLink, Via};
-use self::profile::{Profiler, Target};
+use self::peer_link::PeerLink;
+use self::profile::Profiler;
 use self::punch::Punches;
-use self::renewal::{Need, Renewal};
-use self::server_link::{Asked, FirstContact, ServerLink, Sight};
+use self::renewal::Renewal;
+use self::server_link::{Asked, FirstContact, ServerLink};
 use self::spare::Spares;
 use self::streams::StreamTable;
 pub use self::why::{Party, Reason, Router, Why};
 use crate::control::{self, Exposure, Problem, code};
 use crate::id::{PeerKey, PeerName, RelayChannel};
-use crate::io::{Ecn, Route};
 use crate::time::{Timers, UnixClock, earliest};
 use crate::transport::SendError;
 pub use crate::transport::{Read, StreamError, StreamEvent, stream_code};
-use crate::traversal::nat::{Field, Profile};
-use crate::wire::{Family, RELAY_HEADER_LEN, RelayHeader};
+use crate::traversal::nat::Profile;
+use crate::wire::Family;
 
 /// Most peers talked to at a time; the least recently used idle one makes room.
 const LINKS_MAX: usize = 1024;
@@ -448,22 +450,6 @@ impl Node {
         self.directory.members()
     }
 
-    fn handle_opened(&mut self, usage: SocketUse, bound: &[SocketAddr], now: Instant) {
-        match usage {
-            SocketUse::Spare => {
-                let server = self.server_v4();
-                self.spares.opened(bound.first().copied(), server, &mut self.core, now);
-            }
-            SocketUse::Measure => self.profiler.opened(bound, &mut self.core, now),
-            SocketUse::Lifetime => self.lifetime.opened(bound, &mut self.core, now),
-            SocketUse::Guess => self.opened_for_punch(bound, now),
-            SocketUse::Renewal => {
-                let server = self.server_v4();
-                self.renewal.opened(bound.first().copied(), server, &mut self.core, now);
-            }
-        }
-    }
-
     /// Time never runs backwards here.
     fn advance(&mut self, now: Instant) -> Instant {
         self.last_now = self.last_now.max(now);
@@ -479,347 +465,6 @@ impl Node {
             again.then_some((last, in_row + 1)).or_else(|| self.links.range(rest).find_map(ready))
         });
         after.or_else(|| self.links.iter().find_map(ready))
-    }
-
-    // ---- datagrams
-
-    fn handle_datagram(&mut self, route: Route, ecn: Ecn, data: &mut [u8], now: Instant) {
-        match Family::of(data) {
-            Family::Relay => self.handle_relayed(route, data, now),
-            Family::Stun => self.handle_stun(route, data, now),
-            Family::HandshakeInit => {
-                // Direct inits come from peers that were introduced; the key inside tells whose.
-                self.handle_direct_init(route, data, now);
-            }
-            Family::HandshakeReply | Family::Data => {
-                let owner = peer_link::addressed_to(data).and_then(|id| self.core.owner_of(id));
-                match owner {
-                    Some(Owner::Server) => self.handle_from_server(route, data, now),
-                    Some(Owner::Peer(key)) => {
-                        self.handle_from_peer(key, Origin::Direct(route, ecn), data, now);
-                    }
-                    None => {}
-                }
-            }
-            Family::Retry | Family::Reset | Family::Stale | Family::Versions => {
-                self.handle_from_server(route, data, now);
-            }
-            Family::Beacon => self.handle_beacon(route.remote, data, now),
-            Family::HandshakeFinish | Family::Other => {}
-        }
-    }
-
-    fn handle_from_server(&mut self, route: Route, data: &mut [u8], now: Instant) {
-        self.unflushed = Affected::Whole;
-        let mut notices = Vec::new();
-        self.server.handle_datagram(route, data, &mut notices, &mut self.core, now);
-        self.handle_server_notices(notices, now);
-    }
-
-    fn handle_from_peer(&mut self, key: PeerKey, origin: Origin, data: &mut [u8], now: Instant) {
-        let via = self.via();
-        if let Some(link) = self.links.get_mut(&key) {
-            link.handle_datagram(origin, data, via, &mut self.core, now);
-            self.touched.insert(key);
-        }
-    }
-
-    fn handle_relayed(&mut self, route: Route, data: &mut [u8], now: Instant) {
-        let Ok((header, _)) = RelayHeader::decode(data) else { return };
-        let ours = |up: &server_link::Up| up.token == header.token && up.route == route;
-        if !self.server.up().is_some_and(ours) {
-            return;
-        }
-        let inner = &mut data[RELAY_HEADER_LEN..];
-        match self.channels.get(&header.channel) {
-            Some(key) => self.handle_from_peer(*key, Origin::Relay, inner, now),
-            None => self.keep_stray(header.channel, inner, now),
-        }
-    }
-
-    /// The introduction may be a moment behind the first relayed datagram.
-    fn keep_stray(&mut self, channel: RelayChannel, datagram: &[u8], now: Instant) {
-        self.strays.retain(|(at, ..)| now.saturating_duration_since(*at) < STRAY_TTL);
-        if self.strays.len() < STRAYS_MAX {
-            self.strays.push_back((now, channel, datagram.to_vec()));
-        }
-    }
-
-    fn replay_strays(&mut self, channel: RelayChannel, key: PeerKey, now: Instant) {
-        let (ours, rest): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.strays).into_iter().partition(|(_, of, _)| *of == channel);
-        self.strays = rest;
-        for (_, _, mut datagram) in ours {
-            self.handle_from_peer(key, Origin::Relay, &mut datagram, now);
-        }
-    }
-
-    fn handle_direct_init(&mut self, route: Route, data: &mut [u8], now: Instant) {
-        let met = self.links.iter().find(|(_, link)| link.has_met_on(route));
-        if let Some(key) = met.map(|(key, _)| *key) {
-            self.handle_from_peer(key, Origin::Direct(route, Ecn::NotEct), data, now);
-        }
-    }
-
-    /// A check carries the tag of its pair; each agent knows its own.
-    fn handle_stun(&mut self, route: Route, data: &[u8], now: Instant) {
-        if self.profiler.handle(route, data) || self.lifetime.handle(route, data) {
-            return;
-        }
-        if let Some(ready) = self.spares.measured(route, data) {
-            return self.offer_spare(&ready, now);
-        }
-        if self.renewal.measured(route, data, &mut self.core) {
-            return self.candidates_changed(now);
-        }
-        if let Some((bound, observed)) = self.other_family.answer(route, data, now) {
-            self.renewal.seen(bound, observed, now);
-            if self.core.note_observed(bound, observed) {
-                self.candidates_changed(now);
-            }
-            return;
-        }
-        if self.measured_for_punch(route, data, now) {
-            return;
-        }
-        for (key, link) in &mut self.links {
-            if link.handle_check(route, data, now) {
-                self.touched.insert(*key);
-                return;
-            }
-        }
-        self.handle_check_on_lan(route, data, now);
-    }
-
-    /// The server's IPv4 address, whichever family the session uses.
-    fn server_v4(&self) -> Option<SocketAddr> {
-        self.route_v4().map(|route| route.remote)
-    }
-
-    fn route_v4(&self) -> Option<Route> {
-        let session = self.via().map(|via| via.route);
-        let mut routes = session.into_iter().chain(self.server.other_family(&self.core));
-        routes.find(|route| route.remote.is_ipv4())
-    }
-
-    /// Where to ask about our NAT: known while registered with a server that has two ports. Who
-    /// hides has no use for it.
-    fn profile_target(&self) -> Option<Target> {
-        if self.core.exposure == Exposure::Hidden {
-            return None;
-        }
-        let stun = self.registered.as_ref()?.stun?;
-        let main = self.route_v4().filter(|_| self.phase == Phase::Running)?;
-        let other = |ip: &IpAddr| ip.is_ipv4() && *ip != main.remote.ip();
-        Some(Target { main, alt_port: stun.alt_port, alt_ip: stun.alt_ip.filter(other) })
-    }
-
-    /// Goes on finding out about our NAT.
-    fn profile(&mut self, now: Instant) {
-        let target = self.profile_target();
-        if let Some(nat) = self.profiler.advance(target, &mut self.core, now) {
-            self.learn(nat);
-        }
-        let main = target.map(|target| target.main);
-        let main = main.filter(|_| self.core.nat.mapping != Field::Unknown);
-        if let Some(lifetime) = self.lifetime.advance(main, &mut self.core, now) {
-            self.learn(Profile { lifetime, ..self.core.nat });
-        }
-        if self.server.follow(self.core.nat.lifetime) && self.registered.is_some() {
-            self.server.refresh(now);
-        }
-    }
-
-    fn learn(&mut self, nat: Profile) {
-        if self.core.nat != nat {
-            self.core.nat = nat;
-            self.core.event(Event::Nat(nat));
-            self.touched.extend(self.links.keys());
-        }
-    }
-
-    /// What is known of our NAT.
-    pub fn nat(&self) -> Profile {
-        self.core.nat
-    }
-
-    fn via(&self) -> Option<Via> {
-        self.server.up().map(|up| Via { route: up.route, token: up.token })
-    }
-
-    // ---- sockets and addresses
-
-    fn handle_sockets(&mut self, sockets: Vec<LocalSocket>, now: Instant) {
-        let first = self.core.sockets.is_empty();
-        if self.core.sockets == sockets {
-            return;
-        }
-        self.core.sockets = sockets;
-        self.candidates_changed(now);
-        if first {
-            return self.server.begin(&mut self.core, now);
-        }
-        self.network_changed(now);
-    }
-
-    /// The network changed under us: shows the server and the peers where we are now.
-    fn network_changed(&mut self, now: Instant) {
-        self.server.network_changed(&mut self.core, now);
-        self.other_family.restart(now);
-        self.lan.restart();
-        self.profiler.restart(&mut self.core, now);
-        self.lifetime.restart(&mut self.core, now);
-        self.renewal.restart(&mut self.core);
-        for (key, link) in &mut self.links {
-            link.restart(now);
-            self.touched.insert(*key);
-        }
-    }
-
-    fn handle_mapped(&mut self, mapped: Vec<Mapped>, now: Instant) {
-        if self.core.set_mapped(mapped) {
-            self.candidates_changed(now);
-        }
-    }
-
-    fn candidates_changed(&mut self, now: Instant) {
-        self.server.set_candidates(self.core.told_candidates());
-        if self.registered.is_some() {
-            self.server.tell_candidates(now);
-        }
-        for (key, link) in &mut self.links {
-            link.set_local(&self.core, now);
-            self.touched.insert(*key);
-        }
-    }
-
-    fn observed(&mut self, address: SocketAddr, now: Instant) {
-        let Some(up) = self.server.up() else { return };
-        self.core.note_observed(up.route.local, address);
-        self.renewal.seen(up.route.local, address, now);
-        let old = self.observed.replace(address);
-        if old == Some(address) {
-            return self.server.seen(Sight::Same);
-        }
-        if old.is_some() && self.registered.is_some() {
-            self.server.seen(Sight::Moved);
-            self.core.event(Event::Observed(address));
-            self.profiler.restart(&mut self.core, now);
-            self.lifetime.restart(&mut self.core, now);
-        }
-        self.candidates_changed(now);
-    }
-
-    fn handle_resolved(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
-        let opens = if self.server.can_offer_early() { self.early_opens(now) } else { Vec::new() };
-        self.server.handle_resolved(addresses, opens, &mut self.core, now);
-    }
-
-    // ---- flushing
-
-    /// Drains the parts until nothing moves.
-    fn flush(&mut self, now: Instant) {
-        self.settle(now);
-        self.profile(now);
-        self.flush_links(now);
-        while self.grant_punch(now) {
-            self.flush_links(now);
-        }
-        let server = self.server_v4();
-        self.spares.advance(server, &mut self.core, now);
-        self.renew(now);
-        let other = self.server.other_family(&self.core);
-        self.other_family.advance(other, &mut self.core, now);
-        let name = self.announced_name();
-        self.lan.advance(name, &mut self.core, now);
-        self.server.flush(&mut self.core, now);
-        self.rest_deadline = self.find_rest_deadline();
-    }
-
-    /// Where mappings end at a certain age, paths move to a fresh socket before.
-    fn renew(&mut self, now: Instant) {
-        let server = self.server_v4();
-        let need = || match self.links.values().any(PeerLink::depends_on_mapping) {
-            true => Need::Paths,
-            false => Need::Nothing,
-        };
-        if self.renewal.advance(need, server, &mut self.core, now) {
-            self.candidates_changed(now);
-            self.flush_links(now);
-        }
-    }
-
-    /// Looks only at links that were touched. What does not leave in one go stays for the next flush.
-    fn flush_links(&mut self, now: Instant) {
-        let mut unfinished = BTreeSet::new();
-        while let Some(key) = self.touched.pop_first() {
-            let via = self.via();
-            let mut notices = Vec::new();
-            self.meet_if_near(key, now);
-            if let Some(link) = self.links.get_mut(&key) {
-                let is_present = || {
-                    self.directory.member(&link.name).is_some()
-                        || self.lan.neighbour(&key, now).is_some()
-                };
-                if link.wants_session() && is_present() {
-                    link.connect(&mut self.core, now);
-                }
-                if link.flush(via, &mut notices, &mut self.core, now) == Flushed::Train {
-                    unfinished.insert(key);
-                }
-            }
-            self.timers.set(key, self.links.get(&key).and_then(PeerLink::poll_timeout));
-            for notice in notices {
-                self.handle_link_notice(key, notice, now);
-            }
-        }
-        if !unfinished.is_empty() {
-            self.unflushed = self.unflushed.max(Affected::Links);
-        }
-        // What the set has for its keys stays.
-        self.touched.extend(unfinished);
-    }
-
-    fn handle_link_notice(&mut self, key: PeerKey, notice: peer_link::Notice, now: Instant) {
-        if !notice.is_ordinary() {
-            self.unflushed = Affected::Whole;
-        }
-        match notice {
-            peer_link::Notice::Unusual => {}
-            peer_link::Notice::Delivered { channel, below, path } => {
-                let Some(link) = self.links.get(&key) else { return };
-                self.outbox.settle(key, channel, below, |ticket| {
-                    let (handle, to) = (ticket.handle, link.name.clone());
-                    self.core.event(Event::Delivered { handle, to, path });
-                });
-            }
-            peer_link::Notice::Readable => {
-                // Whoever takes what comes with a datagram at once has it by now.
-                if self.links.get(&key).is_some_and(PeerLink::has_message) {
-                    self.core.event(Event::Readable);
-                }
-            }
-            peer_link::Notice::Writable => self.send_backlog(key, now),
-            peer_link::Notice::Stream(stream, event) => {
-                self.handle_stream_event(key, stream, event);
-            }
-            peer_link::Notice::Datagram(payload) => self.handle_datagram_of(key, payload),
-            peer_link::Notice::Closed => {
-                if let Some(link) = self.links.get_mut(&key) {
-                    link.drop_session(&mut self.core, now);
-                    self.touched.insert(key);
-                }
-            }
-            peer_link::Notice::Path(path) => {
-                if let Some(name) = self.links.get(&key).map(|link| link.name.clone()) {
-                    self.core.event(Event::Path { name, path });
-                }
-            }
-            peer_link::Notice::Open { datagram } => self.open(key, datagram, now),
-            peer_link::Notice::Reintroduce => self.reintroduce(key, now),
-            peer_link::Notice::Spare { nth } => self.spares.want(key, nth),
-            peer_link::Notice::Punch => self.punches.want(key),
-        }
     }
 }
 

@@ -28,6 +28,7 @@ const REPLIES_KEPT: usize = 4;
 
 /// A handshake of ours that waits for its reply.
 pub(super) struct Handshake {
+    cause: Cause,
     pub(super) initiator: Initiator,
     pub(super) backoff: Backoff,
     pub(super) next_try: Instant,
@@ -35,16 +36,25 @@ pub(super) struct Handshake {
     pub(super) early: bool,
 }
 
+/// Why we shake hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// There is no session, or none that can be used for long.
+    Need,
+    /// Nothing is heard in the session. If something is, it goes on.
+    Silence,
+}
+
 impl PeerLink {
     /// Begins a handshake; the init goes out in OPEN or over the relay.
     pub(in crate::node) fn connect(&mut self, core: &mut Core, now: Instant) {
         let held_off = self.not_before.is_some_and(|at| at > now);
         if !self.is_connected_or_connecting() && !held_off {
-            self.begin_handshake(core, now);
+            self.begin_handshake(Cause::Need, core, now);
         }
     }
 
-    pub(super) fn begin_handshake(&mut self, core: &mut Core, now: Instant) {
+    pub(super) fn begin_handshake(&mut self, cause: Cause, core: &mut Core, now: Instant) {
         let early = match self.boot {
             Boot(0) => None,
             // What a living session has on its way must not wait for another's reply.
@@ -73,7 +83,8 @@ impl PeerLink {
             return self.conversation.transport().early_verdict(false, now);
         };
         let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let handshake = Handshake { initiator, backoff, next_try: now, tries: 0, early: offered };
+        let (next_try, tries, early) = (now, 0, offered);
+        let handshake = Handshake { cause, initiator, backoff, next_try, tries, early };
         self.handshake = Some(Box::new(handshake));
     }
 
@@ -102,7 +113,6 @@ impl PeerLink {
             // Crossing handshakes: ours survives, what theirs carried counts.
             return self.take_early(&init, now);
         }
-        self.abandon_handshake(now);
         if let Some(reply) = self.answer_init(init, core, now) {
             if self.replied.len() == REPLIES_KEPT {
                 self.replied.pop_front();
@@ -148,13 +158,15 @@ impl PeerLink {
         let Replied::Established(established) = replied else { return None };
         let side = Side::Responder;
         let session = Session::new(established, side, core.own, local, remote, REPLAY_WINDOW, now);
-        self.boot = boot;
         match replaces {
             Replaces::WhenConfirmed => {
                 self.conversation.install_tentative(session, epoch);
+                self.answered = Some((local, boot));
                 self.release_receivers(core);
             }
             Replaces::Now => {
+                self.abandon_handshake(now);
+                (self.boot, self.answered) = (boot, None);
                 // The relay and validated routes cannot be turned on a stranger: no budget.
                 let standing = Standing::Awaited { budget: usize::MAX };
                 self.conversation.install(session, epoch, standing, now);
@@ -165,16 +177,28 @@ impl PeerLink {
         Some(reply)
     }
 
-    /// A session gives way only to fresh early data of another process, or to the first packet
-    /// of the new session: the init may be a late copy.
+    /// Only accepted early data shows that the process that made an init lives. Any other may be
+    /// a late copy: nothing is said in its session, and all goes on as it was, until its first
+    /// packet opens.
     fn may_replace(&self, boot: Boot, verdict: EarlyVerdict) -> Replaces {
-        if !self.has_session() {
-            return Replaces::Now;
+        let is_welcome = !self.has_session() || boot != self.boot;
+        match verdict {
+            EarlyVerdict::Accepted if is_welcome => Replaces::Now,
+            EarlyVerdict::Accepted | EarlyVerdict::Rejected | EarlyVerdict::None => {
+                Replaces::WhenConfirmed
+            }
         }
-        if boot != self.boot && verdict == EarlyVerdict::Accepted {
-            Replaces::Now
-        } else {
-            Replaces::WhenConfirmed
+    }
+
+    /// The first packet of a session that answered an init opened.
+    pub(super) fn note_confirmed(&mut self, core: &mut Core, now: Instant) {
+        let current = self.conversation.session().map(Session::local);
+        if let Some((_, boot)) = self.answered.take_if(|(local, _)| Some(*local) == current) {
+            self.boot = boot;
+        }
+        self.abandon_handshake(now);
+        if !self.has_open_path() {
+            self.began_session(core, now);
         }
     }
 
@@ -195,6 +219,13 @@ impl PeerLink {
         }
     }
 
+    /// A packet of the session opened: the other end has its keys as before.
+    pub(super) fn note_heard(&mut self, now: Instant) {
+        if self.handshake.as_ref().is_some_and(|handshake| handshake.cause == Cause::Silence) {
+            self.abandon_handshake(now);
+        }
+    }
+
     pub(super) fn handle_reply(&mut self, data: &[u8], core: &mut Core, now: Instant) {
         let Some(handshake) = &mut self.handshake else { return };
         let Ok(completed) = handshake.initiator.read_reply(data) else { return };
@@ -205,7 +236,7 @@ impl PeerLink {
             self.conversation.transport().early_verdict(accepted, now);
         }
         self.handshake = None;
-        self.boot = info.boot;
+        (self.boot, self.answered) = (info.boot, None);
         let epoch = established.remote_epoch();
         let session = Session::new(
             established,

@@ -6,7 +6,10 @@
 //! 3. Messages travel over the relay from the first moment; when a check succeeds the
 //!    controlling side opens a direct path and prefers it.
 
+mod arrival;
+mod departure;
 mod handshake;
+mod introduction;
 mod near;
 mod paths;
 mod punch;
@@ -21,27 +24,25 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::RngCore;
 
-use self::handshake::Handshake;
+use self::handshake::{Cause, Handshake};
 pub(super) use self::punch::Grant;
 use self::punch::Punch;
-use self::train::Coupled;
 use super::api::{Deadline, PathView};
 use super::core::{Core, Owner};
 use super::purse::Purse;
 use super::why::Party;
-use crate::control::{self, CandidateKindText, Connect, Exposure};
-use crate::conversation::{Conversation, PacketError};
+use crate::control::{self, Exposure};
+use crate::conversation::Conversation;
 use crate::id::{
-    Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel, Sequence,
-    Token,
+    Address, Boot, Channel, ConnectId, Epoch, PathId, PeerKey, PeerName, ReceiverId, RelayChannel,
+    Sequence, Token,
 };
 use crate::io::{Ecn, Route};
-use crate::session::{Meeting, OpenError, check_keys};
 use crate::time::{Backoff, earliest};
-use crate::transport::{self, ControlFrame, Event, StreamEvent, StreamKey, StreamSide};
-use crate::traversal::{self, Agent, Role};
-use crate::wire::frame::{Candidate, CandidateKind, Candidates};
-use crate::wire::{Family, RelayHeader, receiver_of};
+use crate::transport::{self, ControlFrame, StreamEvent, StreamKey, StreamSide};
+use crate::traversal::{Agent, Role};
+use crate::wire::frame::Candidate;
+use crate::wire::{Family, receiver_of};
 
 /// While a pair talks its relayed path is touched this often, or the server frees the channel.
 const RELAY_WARM: Duration = Duration::from_secs(20);
@@ -66,6 +67,8 @@ pub(super) struct PeerLink {
     handshake: Option<Box<Handshake>>,
     /// The last inits answered and the answers, newest last: the same init gets the same reply.
     replied: VecDeque<([u8; 16], Vec<u8>)>,
+    /// The session that waits for its first packet, and the boot of the process that began it.
+    answered: Option<(Address, Boot)>,
     relay: Option<RelayChannel>,
     connect: Option<ConnectId>,
     /// Which of the two hides, if one does: there is no agent then.
@@ -163,9 +166,6 @@ pub(super) enum Notice {
     Punch,
 }
 
-/// Datagrams made before the shell sends them: more than a train, in case they go different ways.
-const DATAGRAMS_AT_ONCE: usize = 128;
-
 impl Notice {
     /// Whether it belongs to the coming and going of messages: no other part of the node cares.
     pub(super) const fn is_ordinary(&self) -> bool {
@@ -202,6 +202,7 @@ impl PeerLink {
             conversation: Conversation::new(config(core.own, member.key), now),
             handshake: None,
             replied: VecDeque::new(),
+            answered: None,
             relay: None,
             connect: None,
             hides: (core.exposure == Exposure::Hidden).then_some(Party::Own),
@@ -317,84 +318,12 @@ impl PeerLink {
             || !self.conversation.transport_ref().is_idle()
     }
 
-    // ---- introduction and handshake
-
-    /// What the server says of the peer. Another process of it holds none of our keys.
-    pub(super) fn update(&mut self, member: &control::Member, core: &mut Core, now: Instant) {
-        self.name = member.name.clone();
-        if self.boot != member.boot {
-            self.boot = member.boot;
-            self.drop_session(core, now);
-            self.relay = None;
-        }
-    }
-
-    /// The server introduced us: the relay channel is there and checks begin.
-    pub(super) fn introduced(&mut self, event: &Connect, core: &mut Core, now: Instant) {
-        self.relay = Some(event.channel);
-        self.open_relay(now);
-        self.hides = match (core.exposure, event.member.observed) {
-            (Exposure::Hidden, _) => Some(Party::Own),
-            (Exposure::Open, None) => Some(Party::Other),
-            (Exposure::Open, Some(_)) => None,
-        };
-        if self.hides.is_some() {
-            self.stop_punch(core, now);
-            self.release_socket(core);
-            self.agent = None;
-            self.spare = None;
-            self.lose_all(now);
-            return;
-        }
-        if self.connect == Some(event.connect) && self.agent.is_some() {
-            return;
-        }
-        self.interrupt_punch(core, now);
-        self.punch.set_target(event.member.observed);
-        if let Some(offer) = self.offered.take_if(|offer| offer.connect == event.connect) {
-            self.release_socket(core);
-            self.spare = Some((offer.bound, offer.known));
-        }
-        let Connect { connect, own_tag, their_tag, .. } = *event;
-        let meeting = Meeting { connect, own_tag, their_tag };
-        let Some(mut agent) = self.make_agent(&meeting, core, now) else { return };
-        if let Some(observed) = event.member.observed {
-            agent.vouch(observed);
-        }
-        agent.set_remote(first_candidates(event), now);
-        self.adopt(agent, connect);
-    }
-
-    /// An agent for an introduction, whoever made it, that has no candidates of the peer yet.
-    pub(super) fn make_agent(
-        &self,
-        meeting: &Meeting,
-        core: &mut Core,
-        now: Instant,
-    ) -> Option<Agent> {
-        let keys = check_keys(&core.static_key, &self.key, &meeting.connect)?;
-        let mut seed = [0; 32];
-        core.rng.fill_bytes(&mut seed);
-        let Meeting { own_tag, their_tag, .. } = *meeting;
-        let config = traversal::Config { role: self.role, keys, own_tag, their_tag, seed };
-        let mut agent = Agent::new(config, now);
-        agent.set_entry(self.punch.entry());
-        agent.favour(core.favoured());
-        agent.set_local(core.local_candidates(self.spare), now);
-        Some(agent)
-    }
-
-    fn adopt(&mut self, agent: Agent, connect: ConnectId) {
-        self.connect = Some(connect);
-        self.agent = Some(Box::new(agent));
-        self.candidates_told = 0;
-    }
-
     /// The peer is gone: its process holds no keys any more.
     pub(super) fn drop_session(&mut self, core: &mut Core, now: Instant) {
         self.conversation.drop_session();
         self.abandon_handshake(now);
         self.replied.clear();
+        self.answered = None;
         self.stop_punch(core, now);
         self.release_socket(core);
         self.agent = None;
@@ -426,223 +355,16 @@ impl PeerLink {
         }
     }
 
+    /// Which session packets are sealed with.
+    #[cfg(test)]
+    pub(super) fn session_id(&self) -> Option<Address> {
+        self.conversation.session().map(crate::session::Session::local)
+    }
+
     /// Says anything to the peer, as one that breaks the rules would.
     #[cfg(test)]
     pub(super) fn say(&mut self, frame: ControlFrame, now: Instant) {
         self.conversation.transport().control(frame, None, now);
-    }
-
-    // ---- datagrams
-
-    /// A datagram of this peer. `via` is where relayed answers go.
-    pub(super) fn handle_datagram(
-        &mut self,
-        origin: Origin,
-        data: &mut [u8],
-        via: Option<Via>,
-        core: &mut Core,
-        now: Instant,
-    ) {
-        if self.hides.is_some() && matches!(origin, Origin::Direct(..)) {
-            // An answer would tell where we are, or that we take part in what the other must not.
-            return;
-        }
-        match Family::of(data) {
-            Family::HandshakeInit => self.handle_init(origin, data, via, core, now),
-            Family::HandshakeReply => self.handle_reply(data, core, now),
-            Family::Data => self.handle_data(origin, data, core, now),
-            Family::Stun => {
-                if let Origin::Direct(route, _) = origin {
-                    self.handle_check(route, data, now);
-                }
-            }
-            Family::HandshakeFinish
-            | Family::Retry
-            | Family::Relay
-            | Family::Reset
-            | Family::Stale
-            | Family::Versions
-            | Family::Beacon
-            | Family::Other => {}
-        }
-    }
-
-    fn handle_data(&mut self, origin: Origin, data: &mut [u8], core: &mut Core, now: Instant) {
-        let arrived = match self.conversation.handle_packet(data, &mut core.rng, now) {
-            Ok(arrived) => arrived,
-            // So many forgeries that one might succeed (SPEC section 5.3).
-            Err(PacketError::Open(OpenError::Exhausted)) => return self.drop_session(core, now),
-            Err(PacketError::Open(_)) => return,
-            Err(PacketError::Frame(error)) => {
-                self.say_close(control::code::BAD_REQUEST, &error.to_string(), now);
-                self.flush_close(core, now);
-                self.hold_off(now);
-                return self.drop_session(core, now);
-            }
-        };
-        if arrived.confirmed && !self.has_open_path() {
-            self.began_session(core, now);
-        }
-        (self.last_heard, self.alive_at) = (now, now);
-        if let Origin::Direct(route, mark) = origin {
-            self.conversation.transport().note_mark(arrived.number.path(), mark, now);
-            if let Some(agent) = &mut self.agent {
-                agent.traffic(route, now);
-            }
-            self.learn_path(arrived.number.path(), route, core, now);
-        }
-    }
-
-    // ---- what comes out
-
-    /// Moves everything that is due out of the parts: datagrams to `core`, the rest to `notices`.
-    pub(super) fn flush(
-        &mut self,
-        via: Option<Via>,
-        notices: &mut Vec<Notice>,
-        core: &mut Core,
-        now: Instant,
-    ) -> Flushed {
-        // Events may call forth checks, which shall leave at once.
-        self.collect_events(notices, core, now);
-        self.collect_agent(notices, core, now);
-        self.reintroduce_when_due(notices, now);
-        self.release_idle_socket(core, now);
-        self.tell_candidates(now);
-        self.tell_nat(core, now);
-        self.follow_lifetimes(core);
-        self.want_punch(notices, core, now);
-        self.try_handshake(via, notices, core, now);
-        let flushed = self.flush_datagrams(via, core, now);
-        let waits = !self.conversation.transport_ref().is_idle();
-        self.waiting_since = waits.then(|| self.waiting_since.unwrap_or(now));
-        let view = self.view();
-        if !view.is_same(&self.view) {
-            self.view = view;
-            self.view_since = core.seconds(now);
-            notices.push(Notice::Path(view));
-        }
-        flushed
-    }
-
-    fn flush_datagrams(&mut self, via: Option<Via>, core: &mut Core, now: Instant) -> Flushed {
-        let mut train = train::Assembly::new(core);
-        for _ in 0..DATAGRAMS_AT_ONCE {
-            let (start, rng) = (train.buffer.len(), &mut core.rng);
-            let made = self.conversation.poll_datagram_into(&mut train.buffer, rng, now);
-            let Some(path) = made else {
-                train.finish(core);
-                return Flushed::All;
-            };
-            if let Some(route) = self.direct_route(path) {
-                let ecn = self.conversation.transport_ref().mark(path);
-                if train.couple(route, ecn, start, core) == Coupled::Full {
-                    break;
-                }
-            } else {
-                self.transmit(Origin::Relay, &train.buffer[start..], via, core);
-                train.buffer.truncate(start);
-            }
-        }
-        train.finish(core);
-        Flushed::Train
-    }
-
-    fn flush_close(&mut self, core: &mut Core, now: Instant) {
-        while let Some((path, datagram)) = self.conversation.poll_datagram(&mut core.rng, now) {
-            let to = match self.direct_route(path) {
-                Some(route) => Origin::Direct(route, Ecn::NotEct),
-                None => Origin::Relay,
-            };
-            self.transmit(to, &datagram, None, core);
-        }
-    }
-
-    fn collect_events(&mut self, notices: &mut Vec<Notice>, core: &mut Core, now: Instant) {
-        while let Some(event) = self.conversation.poll_event() {
-            match event {
-                Event::Delivered { channel, below, path } => {
-                    self.last_used = now;
-                    self.pause.reset();
-                    let path = self.view_of(path);
-                    notices.push(Notice::Delivered { channel, below, path });
-                }
-                Event::Readable => notices.push(Notice::Readable),
-                Event::Writable => notices.push(Notice::Writable),
-                Event::Stream(key, event) => notices.push(Notice::Stream(key, event)),
-                Event::Datagram(datagram) => notices.push(Notice::Datagram(datagram)),
-                Event::PathSuspect(path) => {
-                    notices.push(Notice::Unusual);
-                    self.suspect(path, now);
-                }
-                Event::PathFailed(path) => {
-                    notices.push(Notice::Unusual);
-                    self.give_up(path, now);
-                }
-                Event::PathRecovered(path) => {
-                    notices.push(Notice::Unusual);
-                    self.recovered(path, now);
-                }
-                Event::Control { path, frame } => {
-                    notices.push(Notice::Unusual);
-                    self.handle_control(path, frame, notices, core, now);
-                }
-            }
-        }
-    }
-
-    fn handle_control(
-        &mut self,
-        path: PathId,
-        frame: ControlFrame,
-        notices: &mut Vec<Notice>,
-        core: &mut Core,
-        now: Instant,
-    ) {
-        match frame {
-            ControlFrame::Candidates(candidates) => {
-                if let Some(agent) = &mut self.agent {
-                    agent.set_remote(candidates, now);
-                }
-            }
-            ControlFrame::PathChallenge(data) => {
-                let answer = ControlFrame::PathResponse(data);
-                self.conversation.transport().control(answer, Some(path), now);
-            }
-            ControlFrame::PathResponse(data) => self.prove(data, now),
-            ControlFrame::PathRetire(path) => self.retired(path, now),
-            ControlFrame::Nat(generation, profile) => self.hear_nat(generation, &profile),
-            ControlFrame::Punch(punch) => self.hear_punch(punch, core, now),
-            ControlFrame::Close(code, _) => {
-                match code {
-                    control::code::BYE => self.lose_streams(now),
-                    _ => self.hold_off(now),
-                }
-                notices.push(Notice::Closed);
-            }
-            ControlFrame::Ping
-            | ControlFrame::Observed(_)
-            | ControlFrame::Rekey(_)
-            | ControlFrame::Open(..) => {}
-        }
-    }
-
-    /// Where a path leads that is not the relayed one.
-    fn direct_route(&self, path: PathId) -> Option<Route> {
-        let unproved = || self.unproved.get(&path).map(|(_, route)| route);
-        self.direct.get(&path).or_else(unproved).copied()
-    }
-
-    fn transmit(&self, to: Origin, datagram: &[u8], via: Option<Via>, core: &mut Core) {
-        match (to, via, self.relay) {
-            (Origin::Direct(route, _), ..) => core.transmit(route, datagram.to_vec()),
-            (Origin::Relay, Some(via), Some(channel)) => {
-                let header = RelayHeader { channel, token: via.token }.encode();
-                core.transmit(via.route, [&header[..], datagram].concat());
-            }
-            // Without a server or a channel the relayed path is a lossy one.
-            (Origin::Relay, ..) => {}
-        }
     }
 
     pub(super) fn handle_timeout(&mut self, core: &mut Core, now: Instant) {
@@ -651,7 +373,7 @@ impl PeerLink {
         self.offered.take_if(|offer| offer.until <= now);
         if self.deaf_at().is_some_and(|at| at <= now) {
             self.last_heard = now;
-            self.begin_handshake(core, now);
+            self.begin_handshake(Cause::Silence, core, now);
         }
         if self.lost_at().is_some_and(|at| at <= now) {
             self.lose_streams(now);
@@ -662,9 +384,6 @@ impl PeerLink {
                 agent.rest();
             }
             agent.handle_timeout(now);
-        }
-        if !talks {
-            self.conversation.rest();
         }
         self.punch_timeout(core, now);
         if self.warm_at <= now {
@@ -707,24 +426,6 @@ impl PeerLink {
 fn config(own: PeerKey, peer: PeerKey) -> transport::Config {
     let side = if own < peer { StreamSide::Even } else { StreamSide::Odd };
     transport::Config { streams: Some(side), ..transport::Config::peer() }
-}
-
-/// The candidates of an introduction: those the peer registered and where the server sees it.
-fn first_candidates(event: &Connect) -> Candidates {
-    let observed = event.member.observed;
-    let told = event.candidates.iter().map(|candidate| Candidate {
-        kind: match candidate.kind {
-            CandidateKindText::Host => CandidateKind::Host,
-            CandidateKindText::Observed => CandidateKind::Observed,
-            CandidateKindText::Mapped => CandidateKind::Mapped,
-        },
-        address: candidate.address,
-    });
-    let as_candidate = |address| Candidate { kind: CandidateKind::Observed, address };
-    let mut list: Vec<Candidate> = observed.map(as_candidate).into_iter().collect();
-    list.extend(told.filter(|candidate| Some(candidate.address) != observed));
-    list.truncate(crate::wire::frame::CANDIDATES_MAX);
-    Candidates { generation: 0, list }
 }
 
 /// The receiver id a datagram of a peer is addressed to.

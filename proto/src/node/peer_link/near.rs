@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::core::Core;
 use super::super::lan::Neighbour;
 use super::PeerLink;
+use super::handshake::Cause;
 use crate::traversal::Agent;
 
 /// How long an init waits for the other side's proof of a route; on a LAN that takes less.
@@ -49,7 +50,7 @@ impl PeerLink {
     /// it: that one holds none of our keys.
     pub(in crate::node) fn begin_anew(&mut self, core: &mut Core, now: Instant) {
         if self.has_session() && self.handshake.is_none() {
-            self.begin_handshake(core, now);
+            self.begin_handshake(Cause::Need, core, now);
         }
     }
 

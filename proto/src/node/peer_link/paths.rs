@@ -9,6 +9,7 @@ use rand::RngCore as _;
 
 use super::super::core::Core;
 use super::super::spare::SPARES_MAX;
+use super::handshake::Cause;
 use super::{Notice, Offer, PeerLink};
 use crate::id::{ConnectId, PathId};
 use crate::io::Route;
@@ -229,7 +230,7 @@ impl PeerLink {
         }
         if self.own_paths >= PATHS_EACH_MAX {
             if self.handshake.is_none() {
-                self.begin_handshake(core, now);
+                self.begin_handshake(Cause::Need, core, now);
             }
             return;
         }

@@ -1,6 +1,7 @@
 //! Machines that slept for an hour go on talking.
 
 use super::*;
+use crate::id::Address;
 
 const HOUR: u64 = 3600;
 
@@ -19,11 +20,17 @@ fn friends() -> Net {
     net
 }
 
-/// These hosts sleep, and the world goes on; their clocks say so when they wake.
+/// These hosts sleep for an hour, and the world goes on.
 fn sleep(net: &mut Net, sleepers: &[u8]) {
+    sleep_while(net, sleepers, |net| net.run(second(HOUR)));
+    net.run(second(1));
+}
+
+/// These hosts sleep; their clocks say for how long when they wake.
+fn sleep_while(net: &mut Net, sleepers: &[u8], meanwhile: impl FnOnce(&mut Net)) {
     let mut taken = |n: &u8| (*n, net.nodes.remove(&address(*n)).unwrap());
     let hosts: Vec<(u8, Host)> = sleepers.iter().map(&mut taken).collect();
-    net.run(second(HOUR));
+    meanwhile(net);
     for (n, host) in hosts {
         net.nodes.insert(address(n), host);
         let (unix, now) = (second(1_700_000_000) + (net.now - net.began), net.now);
@@ -32,7 +39,6 @@ fn sleep(net: &mut Net, sleepers: &[u8]) {
         net.host(n).node.set_clock(unix, now);
         net.input(n, Input::NetworkChanged);
     }
-    net.run(second(1));
 }
 
 fn awake(net: &mut Net, sender: u8) {
@@ -44,19 +50,24 @@ fn awake(net: &mut Net, sender: u8) {
     assert_eq!(texts.last().map(|text| &text[..]), Some("awake?"), "{:#?}", net.seen);
 }
 
+/// The sessions that the two send in.
+fn sessions(net: &mut Net) -> [Option<Address>; 2] {
+    [1, 2].map(|n| net.host(n).node.links.values().next().unwrap().session_id())
+}
+
 /// The server has no part in it: no introduction, and no handshake that goes through it. One that
 /// went directly would take more than one way.
 #[test]
 fn a_session_goes_on_after_both_slept_for_an_hour() {
     for sender in [1, 2] {
         let mut net = friends();
+        let before = sessions(&mut net);
         net.drops = |transmit| is_server(transmit.route.remote);
         sleep(&mut net, &[1, 2]);
         awake(&mut net, sender);
         net.run(ONE_WAY * 4);
         assert!(net.is_delivered(sender, 7), "{:#?}", net.seen);
-        let between = |line: &&String| !line.contains(SERVER) && line.contains("Handshake");
-        assert_eq!(net.seen.iter().find(between), None);
+        assert_eq!(sessions(&mut net), before);
     }
 }
 
@@ -66,9 +77,36 @@ fn a_session_goes_on_after_both_slept_for_an_hour() {
 fn what_one_says_after_an_hour_of_sleep_arrives_at_once() {
     for sleeper in [1, 2] {
         let mut net = friends();
+        let before = sessions(&mut net);
         sleep(&mut net, &[sleeper]);
         awake(&mut net, sleeper);
         net.run(second(3));
         assert!(net.is_delivered(sleeper, 7), "{:#?}", net.seen);
+        assert_eq!(sessions(&mut net), before);
+    }
+}
+
+/// Who stayed awake calls in vain, and begins to shake hands. The sleeper, which holds the keys as
+/// before, gets what waits as soon as the two met again, and the handshake ends.
+#[test]
+fn what_was_said_to_a_sleeper_arrives_in_the_same_session() {
+    for (sleeper, name) in [(1, "alice"), (2, "bob")] {
+        let mut net = friends();
+        let (waker, before) = (3 - sleeper, sessions(&mut net));
+        sleep_while(&mut net, &[sleeper], |net| {
+            net.run(second(300));
+            net.send(waker, 8, name, "are you there?");
+            net.run(second(300));
+            net.seen.clear();
+        });
+        net.run(second(3));
+        assert!(net.is_delivered(waker, 8), "{:#?}", net.seen);
+        assert_eq!(net.texts(sleeper).last().map(|text| &text[..]), Some("are you there?"));
+        assert_eq!(sessions(&mut net), before, "{sleeper} {:#?}", net.seen);
+        net.seen.clear();
+        net.send(sleeper, 9, if sleeper == 1 { "bob" } else { "alice" }, "now I am");
+        net.run(second(30));
+        assert!(net.is_delivered(sleeper, 9));
+        assert_eq!(sessions(&mut net), before, "{sleeper} {:#?}", net.seen);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn open(net: &mut Net, n: u8, to: &str) -> StreamHandle {
+pub(super) fn open(net: &mut Net, n: u8, to: &str) -> StreamHandle {
     let to = Recipient::Name(to.parse().unwrap());
     let handle = Handle(1000 + net.host(n).events.len() as u64);
     net.command(n, Command::OpenStream { handle, to });
@@ -10,7 +10,7 @@ fn open(net: &mut Net, n: u8, to: &str) -> StreamHandle {
 }
 
 /// The stream that this command opened, or the last that the other side did.
-fn opened(net: &mut Net, n: u8, wanted: Option<Handle>) -> Option<StreamHandle> {
+pub(super) fn opened(net: &mut Net, n: u8, wanted: Option<Handle>) -> Option<StreamHandle> {
     let found = |event: &Event| {
         let Event::StreamOpened { stream, handle, .. } = event else { return None };
         (*handle == wanted).then_some(*stream)
@@ -18,7 +18,7 @@ fn opened(net: &mut Net, n: u8, wanted: Option<Handle>) -> Option<StreamHandle> 
     net.host(n).events.iter().rev().find_map(found)
 }
 
-fn write(net: &mut Net, n: u8, stream: StreamHandle, text: &str) {
+pub(super) fn write(net: &mut Net, n: u8, stream: StreamHandle, text: &str) {
     let now = net.now;
     assert_eq!(net.host(n).node.write_stream(stream, text.as_bytes(), now), Ok(text.len()));
     net.drain();
@@ -30,18 +30,18 @@ fn finish(net: &mut Net, n: u8, stream: StreamHandle) {
     net.drain();
 }
 
-fn read(net: &mut Net, n: u8, stream: StreamHandle) -> Result<Read, StreamError> {
+pub(super) fn read(net: &mut Net, n: u8, stream: StreamHandle) -> Result<Read, StreamError> {
     let now = net.now;
     let read = net.host(n).node.read_stream(stream, 1 << 20, now);
     net.drain();
     read
 }
 
-fn text(text: &str) -> Result<Read, StreamError> {
+pub(super) fn text(text: &str) -> Result<Read, StreamError> {
     Ok(Read::Bytes(Bytes::copy_from_slice(text.as_bytes())))
 }
 
-fn saw(net: &mut Net, n: u8, of: StreamHandle, wanted: StreamEvent) -> bool {
+pub(super) fn saw(net: &mut Net, n: u8, of: StreamHandle, wanted: StreamEvent) -> bool {
     net.count(
         n,
         |e| matches!(e, Event::Stream { stream, event } if (*stream, *event) == (of, wanted)),
