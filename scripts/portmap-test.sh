@@ -2,7 +2,7 @@
 # Real routers' port mapping: miniupnpd in the kernel lab, asked by real peers over PCP, NAT-PMP and UPnP.
 #
 # usage: scripts/portmap-test.sh [CASE..]; the cases are those of ALL below.
-# PORTMAP_TEST_BIN, a folder with rendezvous, peer and natbox, saves the build.
+# PORTMAP_TEST_BIN, a folder with rendezvous and peer, saves the build.
 set -u
 ALL="pcp natpmp upnp taken pinhole pair"
 
