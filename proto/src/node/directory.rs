@@ -83,12 +83,14 @@ impl Directory {
         }
     }
 
-    /// The peer of this key no longer has this name here.
-    pub(super) fn remove(&mut self, name: &PeerName, key: &PeerKey) {
-        if self.members.get(name).is_some_and(|member| member.key == *key) {
+    /// The peer of this key no longer has this name here. Whether it had is the answer.
+    pub(super) fn remove(&mut self, name: &PeerName, key: &PeerKey) -> bool {
+        let had = self.members.get(name).is_some_and(|member| member.key == *key);
+        if had {
             self.members.remove(name);
             self.names.remove(key);
         }
+        had
     }
 
     /// Forgets who is present; trust stays.

@@ -308,13 +308,16 @@ impl Node {
         reason: LeaveReason,
         now: Instant,
     ) {
-        self.directory.remove(&name, &key);
+        let was_known = self.directory.remove(&name, &key) || self.links.contains_key(&key);
         if let Some(link) = self.links.get_mut(&key)
             && matches!(reason, LeaveReason::Bye | LeaveReason::Blocked | LeaveReason::Replaced)
         {
             link.drop_session(&mut self.core, now);
             self.touched.insert(key);
         }
-        self.core.event(Event::Left { name, reason });
+        // The server cannot tell whether we ever heard of who came and went within a moment.
+        if was_known {
+            self.core.event(Event::Left { name, reason });
+        }
     }
 }

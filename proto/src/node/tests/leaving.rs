@@ -19,6 +19,30 @@ fn leaving_is_seen_at_once_and_silence_after_the_intervals() {
     assert_eq!(net.count(1, is_expired), 1);
 }
 
+/// A command that registers, asks and ends is over before anybody is told that it began.
+#[test]
+fn who_was_never_seen_to_come_is_not_seen_to_go() {
+    let mut net = Net::of_two();
+    let (joined, left) = (
+        |e: &Event| matches!(e, Event::Joined(member) if member.name.as_str() == "carol"),
+        |e: &Event| matches!(e, Event::Left { name, .. } if name.as_str() == "carol"),
+    );
+    net.add(3, config(3, "carol"));
+    net.start(3);
+    while !net.host(3).node.whoami().registered {
+        net.run(ONE_WAY);
+    }
+    net.command(3, Command::Close);
+    net.run(second(1));
+    assert_eq!((net.count(1, joined), net.count(1, left)), (0, 0));
+    net.add(3, config(3, "carol"));
+    net.start(3);
+    net.run(second(1));
+    net.command(3, Command::Close);
+    net.run(second(1));
+    assert_eq!((net.count(1, joined), net.count(1, left)), (1, 1));
+}
+
 #[test]
 fn a_good_bye_waits_for_lost_receipts() {
     let mut net = Net::of_two();
