@@ -86,8 +86,8 @@ fn packets_of_long_messages_allocate_nothing() {
     let ([sent, answers], [sender, receiver]) = steady.count(|steady| steady.send(&message, 8));
     assert!(sent > 5000 && answers > 20, "{sent} packets, {answers} answers");
     assert_eq!(sender, 0, "allocations of the sender");
-    // A message is put together in one piece of memory, which grows as its bytes come.
-    assert!(receiver <= 8 * 16, "{receiver} allocations of the receiver");
+    // Its first part comes before there is a grant for the rest, for which room is made at once.
+    assert!(receiver <= 2 * 8, "{receiver} allocations of the receiver");
 }
 
 #[test]

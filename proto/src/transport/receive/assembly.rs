@@ -30,6 +30,15 @@ pub(super) enum Body {
     Whole(Bytes),
 }
 
+/// How much room to make for a message that comes in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// For all of it: no part has to move again.
+    Whole,
+    /// For those that came, and as much again.
+    Parts,
+}
+
 impl Assembly {
     pub(super) fn new(message: &Message<'_>, origin: Origin) -> Self {
         let body = Body::Partial { bytes: Vec::new(), got: Ranges::default() };
@@ -40,15 +49,16 @@ impl Assembly {
         matches!(self.body, Body::Whole(_))
     }
 
+    /// Bytes that came.
     pub(super) fn len(&self) -> usize {
         match &self.body {
-            Body::Partial { bytes, .. } => bytes.capacity(),
+            Body::Partial { bytes, .. } => bytes.len(),
             Body::Whole(bytes) => bytes.len(),
         }
     }
 
     /// Stores a part; says how many positions are new, `None` when there are too many holes.
-    pub(super) fn insert(&mut self, message: &Message<'_>) -> Option<u32> {
+    pub(super) fn insert(&mut self, message: &Message<'_>, room: Room) -> Option<u32> {
         let Body::Partial { bytes, got } = &mut self.body else { return Some(0) };
         if message.is_whole() {
             // Without parts that came before, nothing has to be counted.
@@ -63,8 +73,12 @@ impl Assembly {
         let start = message.offset as usize;
         let end = start + message.bytes.len();
         if bytes.capacity() < end {
-            let room = (bytes.len() * 2).clamp(end, self.total as usize);
-            bytes.reserve_exact(room - bytes.len());
+            let total = self.total as usize;
+            let capacity = match room {
+                Room::Whole => total,
+                Room::Parts => (bytes.len() * 2).clamp(end, total),
+            };
+            bytes.reserve_exact(capacity - bytes.len());
         }
         if bytes.len() == start {
             bytes.extend_from_slice(message.bytes);

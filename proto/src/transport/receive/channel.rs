@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::assembly::{Assembly, Body};
+use super::assembly::{Assembly, Body, Room};
 use super::{Origin, Part};
 use crate::id::{Channel, Sequence};
 use crate::transport::packet::{Carried, Packet};
@@ -68,11 +68,20 @@ impl InChannel {
             return Err(FrameError(400, "beyond the window"));
         }
         let active = self.active.get_or_insert_default();
+        let first = self.mark + active.ready.len() as u64;
+        let held = active.charged;
         let assembly = active.assembly(self.mark, message, origin);
         if u64::from(assembly.total) != message.total {
             return Err(FrameError(400, "two lengths for one message"));
         }
-        let Some(fresh) = assembly.insert(message) else { return Ok(Part::Refused) };
+        // Only one message of a channel is the first that is not whole: the window promises to
+        // hold it beside what is held.
+        let promised = held - assembly.charged + cost(message.total) <= committed;
+        let room = match origin {
+            Origin::Session if message.sequence.0 == first && promised => Room::Whole,
+            Origin::Session | Origin::Early => Room::Parts,
+        };
+        let Some(fresh) = assembly.insert(message, room) else { return Ok(Part::Refused) };
         let part = if fresh == 0 { Part::Repeated } else { Part::Stored };
         if origin == Origin::Session && fresh > 0 {
             let begun = assembly.charged > 0;

@@ -1,14 +1,17 @@
 //! Windows of channels where messages are cancelled and the reserve is short.
 
+use allocation_counter::measure;
 use bytes::Bytes;
 
-use crate::id::{Channel, PathId, Sequence};
+use crate::id::{Channel, Epoch, PathId, Sequence};
+use crate::time::origin;
 use crate::transport::Config;
 use crate::transport::packet::{Carried, Load, Packet};
+use crate::transport::receive::{Inbox, Origin, Part};
 use crate::transport::send::Outbox;
 use crate::transport::window::{Credit, Pool, cost};
 use crate::wire::codec::Reader;
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Message};
 
 const WINDOW: u64 = 4096;
 
@@ -92,4 +95,24 @@ fn blocked(frames: &[Frame<'_>]) -> Option<u64> {
         let Frame::Blocked(_, settled) = frame else { return None };
         Some(*settled)
     })
+}
+
+/// Parts of many messages that claim to be long take no more than themselves, and of one the
+/// window that promised to hold it.
+#[test]
+fn what_a_message_claims_to_be_makes_no_room_for_it() {
+    let config = Config::peer();
+    let now = origin();
+    let mut inbox = Inbox::new(&config);
+    inbox.restart(Epoch(1), &config, now);
+    let total = config.channel_window / 2;
+    let mut take = |sequence| {
+        let message = Message { channel: Channel(0), sequence, total, offset: 0, bytes: &[7; 64] };
+        let stored = inbox.on_message(&message, Origin::Session, &config, now);
+        assert_eq!(stored, Ok(Part::Stored));
+    };
+    let many = measure(|| (1..=100).map(Sequence).for_each(&mut take)).bytes_current;
+    assert!(many < total as i64, "{many} bytes");
+    let first = measure(|| take(Sequence(0)));
+    assert_eq!((first.count_total, first.bytes_current), (1, total as i64));
 }
