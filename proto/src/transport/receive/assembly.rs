@@ -22,7 +22,7 @@ pub(super) struct Assembly {
 
 #[derive(Debug)]
 pub(super) enum Body {
-    /// Grows as bytes arrive.
+    /// Has as much room as [`Room`] says.
     Partial {
         bytes: Vec<u8>,
         got: Ranges,
