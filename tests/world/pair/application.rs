@@ -81,7 +81,7 @@ impl Application {
                 self.streams.insert(key, Use { left, ends, ..Use::default() });
                 Ok(())
             }
-            Err(OpenStreamError::TooMany) => flows.note_refused(self.side, self.streams.len()),
+            Err(OpenStreamError::TooMany) => flows.note_refused(self.side),
             Err(error) => Err(Violation(format!("{:?}: {error}", self.side))),
         }
     }

@@ -119,11 +119,11 @@ impl Flows {
         self.begin(place, Opener::Here)
     }
 
-    /// A stream could not be opened: there must be many, some of them perhaps over for this end
-    /// alone.
-    pub fn note_refused(&self, side: Side, open: usize) -> Result<(), Violation> {
+    /// A stream could not be opened: there must have been many. All may be over for this end, and
+    /// not for the other one, or its word of that is on the way.
+    pub fn note_refused(&self, side: Side) -> Result<(), Violation> {
         let opened = self.opened(side);
-        if opened < STREAMS_ALWAYS || open == 0 {
+        if opened < STREAMS_ALWAYS {
             return Err(Violation(format!("{side:?} opened {opened} streams and may not go on")));
         }
         Ok(())
